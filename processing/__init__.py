@@ -1,0 +1,7 @@
+"""Prompts and pixels: `GranulonProcessor` and its image processors."""
+
+from .image_processing_granulon import GranulonImageProcessor, GranulonImageProcessorPil
+from .processing_granulon import GranulonProcessor
+
+
+__all__ = ["GranulonImageProcessor", "GranulonImageProcessorPil", "GranulonProcessor"]
