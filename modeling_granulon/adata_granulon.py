@@ -162,11 +162,19 @@ def cluster_scores(
     average = (members / sizes[:, None]).transpose(1, 2)
     centroids = F.normalize(average @ points, dim=-1)
     cosines = (average * (F.normalize(points, dim=-1) @ centroids.transpose(1, 2)).transpose(1, 2)).sum(-1)
+    cosines = torch.where(sizes == 1, 1, cosines)  # exactly, or rounding would order the clusters of one patch
     rows, columns = (torch.arange(edge, device=points.device, dtype=points.dtype) for edge in grid)
     places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
     offsets = places - (average @ places)[:, :, None]  # (batch_size, num_clusters, rows * columns, 2)
     dispersion = (average * offsets.square().sum(-1)).sum(-1) / (grid[0] ** 2 + grid[1] ** 2)
     return weights[0] * sizes / points.shape[1] + weights[1] * cosines - weights[2] * dispersion
+
+
+class IdentityLinear(nn.Linear):
+    """
+    A linear layer that the model initialises to the identity. A class of its own because the library initialises only
+    modules that hold parameters themselves: the aggregation, which holds none, is never asked.
+    """
 
 
 class AdaptiveTokenAggregation(nn.Module):
@@ -181,7 +189,7 @@ class AdaptiveTokenAggregation(nn.Module):
         super().__init__()
         self.config = config
         hidden_size = config.vision_config.hidden_size
-        self.refinement = nn.Linear(hidden_size, hidden_size)  # starts as the identity
+        self.refinement = IdentityLinear(hidden_size, hidden_size)
 
     def forward(
         self,

@@ -3,9 +3,10 @@
 import math
 from typing import Any, Literal
 
-import transformers
 from huggingface_hub.dataclasses import strict
 from packaging.version import Version
+
+import transformers
 
 
 TRANSFORMERS_RANGE = ("5.23.0", "6.0.0")
@@ -62,7 +63,9 @@ def fit_levels(grid: tuple[int, int]) -> list[dict[str, Any]]:
     holds the level's clusters, then clusters and tokens are capped at the pooled patches.
     """
     if min(grid) < 1:
-        raise ValueError(f"The vision config's image holds a {grid[0]} x {grid[1]} grid of patches; it needs at least one.")
+        raise ValueError(
+            f"The vision config's image holds a {grid[0]} x {grid[1]} grid of patches; it needs at least one."
+        )
     fitted = []
     for level in DEFAULT_LEVELS:
         pool = level["pool"]

@@ -18,7 +18,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, pool_tokens
+from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, IdentityLinear, pool_tokens
 from .configuration_granulon import GranulonConfig, pooled_size
 from .granularity_granulon import GranularityController, find_question, straight_through
 
@@ -147,22 +147,23 @@ class GranulonPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, GranulonMultiModalProjector):
             init.normal_(module.gate, mean=1.0, std=self.config.gate_init_std)
-        elif isinstance(module, AdaptiveTokenAggregation):
-            init.eye_(module.refinement.weight)
-            init.zeros_(module.refinement.bias)
+        elif isinstance(module, IdentityLinear):
+            init.eye_(module.weight)
 
     @classmethod
-    def from_pretrained(cls, *args, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs):
+    def from_pretrained(
+        cls, *args, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs
+    ):
         """
         As `PreTrainedModel.from_pretrained`, but a checkpoint that does not fit is an error, not a warning.
 
         Raises:
             ValueError: weights are missing, unexpected, or of another shape (the last may be allowed).
         """
-        model, info = super().from_pretrained(
-            *args, output_loading_info=True, ignore_mismatched_sizes=ignore_mismatched_sizes, **kwargs
-        )
-        faults = {name: sorted(map(str, info[name])) for name in ("missing_keys", "unexpected_keys") if info.get(name)}
+        # the library's own error about shapes is a RuntimeError that names nothing
+        model, info = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        names = ["missing_keys", "unexpected_keys", *([] if ignore_mismatched_sizes else ["mismatched_keys"])]
+        faults = {name: sorted(map(str, info[name])) for name in names if info.get(name)}
         if faults:
             listed = "; ".join(
                 f"{len(keys)} {name.replace('_', ' ')}: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
@@ -217,7 +218,9 @@ class GranulonModel(GranulonPreTrainedModel):
         self.granularity_controller = GranularityController(config)
         self.token_aggregator = AdaptiveTokenAggregation(config)
         self.multi_modal_projector = GranulonMultiModalProjector(config)
-        self.contribution_heads = nn.ModuleDict({"pixel": ContributionHead(config), "semantic": ContributionHead(config)})
+        self.contribution_heads = nn.ModuleDict(
+            {"pixel": ContributionHead(config), "semantic": ContributionHead(config)}
+        )
         if config.affinity == "attention":
             # only the last layer computes attention explicitly: within a few percent of SDPA throughout
             attention = self._last_attention()
@@ -511,14 +514,20 @@ class GranulonModel(GranulonPreTrainedModel):
         return torch.where(slots.is_used.any(1), slots.image_index[:, -1] + 1, 0)
 
     def embed_images(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, pixel_values: torch.Tensor, choice: GranularityChoice
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor,
+        choice: GranularityChoice,
     ) -> tuple[torch.Tensor, Slots, torch.Tensor, torch.Tensor]:
         """
         Returns:
             the visual token at each slot `(batch_size, num_tokens, hidden_size)`; the slots; the slots each image uses
             `(batch_size, 2)`; and the projected tokens of each image.
         """
-        grid = tuple(side // patch for side, patch in zip(pixel_values.shape[-2:], self.config.patch_size, strict=True))
+        grid = tuple(
+            side // patch for side, patch in zip(pixel_values.shape[-2:], self.config.patch_size, strict=True)
+        )
         slots_per_image = self.count_slots(choice.granularity, grid)
         slots = self.locate_slots(input_ids, slots_per_image)
         if not torch.compiler.is_compiling():
@@ -571,18 +580,24 @@ class GranulonModel(GranulonPreTrainedModel):
         descriptor = image_hidden_states = None
         if image_embeds is not None:
             slots = self.locate_slots(input_ids, slots_per_image)
-            later = slots.is_used.flip(1).cumsum(1).flip(1)  # used slots from here to the end of the row, this one included
+            later = (
+                slots.is_used.flip(1).cumsum(1).flip(1)
+            )  # used slots from here to the end of the row, this one included
             place = (image_embeds.shape[1] - later).clamp(0, image_embeds.shape[1] - 1)
             visual_embeds = image_embeds.gather(1, place.unsqueeze(-1).expand(-1, -1, image_embeds.shape[-1]))
             inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
         elif pixel_values is not None:
             local_mask = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
             choice = self.choose_granularity(input_ids, local_mask, granularity)
-            visual_embeds, slots, _, image_hidden_states = self.embed_images(input_ids, local_mask, pixel_values, choice)
+            visual_embeds, slots, _, image_hidden_states = self.embed_images(
+                input_ids, local_mask, pixel_values, choice
+            )
             inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
             granularity, granularity_logits, descriptor = choice.granularity, choice.logits, choice.descriptor
             local_mask = local_mask * (slots.is_used | ~self._is_visual(input_ids)).to(local_mask)
-            mask = attention_mask = local_mask if mask is None else torch.cat([mask[:, :-num_tokens], local_mask], dim=1)
+            mask = attention_mask = (
+                local_mask if mask is None else torch.cat([mask[:, :-num_tokens], local_mask], dim=1)
+            )
             position_ids = None
         elif num_tokens > 1 and input_ids is not None and not torch.compiler.is_compiling():
             if bool(self._is_visual(input_ids).any()):
@@ -663,7 +678,7 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
             vision: directory or Hub id of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 checkpoint.
             text: directory, Hub id or `.gguf` file of a Qwen2, Qwen3 or Llama language model.
             tokenizer: directory, Hub id or tokenizer; by default the one of `text`.
-            dtype: of the loaded weights; "auto" keeps theirs.
+            dtype: of the loaded weights; "auto" keeps theirs, the language model's where they differ.
             config: fields of `GranulonConfig`, and `chat_template=`, `turn_end=`, `controller=` for the parts around it.
 
         Returns:
@@ -691,7 +706,9 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         """See `GranulonModel.get_granularity`."""
         return self.model.get_granularity(input_ids, attention_mask)
 
-    def get_image_features(self, pixel_values: torch.Tensor, granularity: torch.Tensor, **kwargs: Any) -> ImageFeatures:
+    def get_image_features(
+        self, pixel_values: torch.Tensor, granularity: torch.Tensor, **kwargs: Any
+    ) -> ImageFeatures:
         """See `GranulonModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, granularity, **kwargs)
 
@@ -793,7 +810,11 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
 
         def setting(name: str) -> Any:
             """A generation setting, in the library's order: argument, the caller's config, the model's config."""
-            values = [kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name, None)]
+            values = [
+                kwargs.get(name),
+                getattr(generation_config, name, None),
+                getattr(self.generation_config, name, None),
+            ]
             return next((value for value in values if value is not None), None)
 
         granularity = kwargs.pop("granularity", None)
@@ -807,7 +828,9 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
             outputs = super().generate(input_ids, **kwargs)
             return self._with_granularity(outputs, None)
         if setting("prefill_chunk_size"):
-            raise ValueError("`prefill_chunk_size` cannot be used with images: AdaTA needs whole images. Leave it out.")
+            raise ValueError(
+                "`prefill_chunk_size` cannot be used with images: AdaTA needs whole images. Leave it out."
+            )
         if kwargs.get("inputs_embeds") is not None:
             raise ValueError("Images need `input_ids`: their slots and the question are found from token ids.")
 
@@ -823,7 +846,13 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         keep = mask.bool() & (slots.is_used | ~is_visual)
 
         is_watched = any(
-            (logits_processor, stopping_criteria, prefix_allowed_tokens_fn, assistant_model, setting("return_dict_in_generate"))
+            (
+                logits_processor,
+                stopping_criteria,
+                prefix_allowed_tokens_fn,
+                assistant_model,
+                setting("return_dict_in_generate"),
+            )
         )
         if is_watched or cache is not None:
             outputs = super().generate(prompt, attention_mask=keep.long(), **decision, **kwargs)
@@ -861,22 +890,23 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         starts = input_ids == self.config.image_token_id
         starts = starts & ~nn.functional.pad(starts, (1, 0))[:, :-1]
         num_all, num_new = starts.sum(1), starts[:, num_cached:].sum(1)
-        if pixel_values is None:
-            if bool(num_new.any()):
-                raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
-            grid = self.config.grid_size
-            return {**decision, "slots_per_image": self.model.count_slots(choice.granularity, grid)}
-        if len(pixel_values) == int(num_all.sum()) and num_cached:
+        if pixel_values is None and bool(num_new.any()):
+            raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
+        # one size for all: images that the cache holds must have been as large as these
+        size = self.config.image_size if pixel_values is None else pixel_values.shape[-2:]
+        grid = tuple(side // patch for side, patch in zip(size, self.config.patch_size, strict=True))
+        slots_per_image = self.model.count_slots(choice.granularity, grid)
+        self.model.check_slots(input_ids, slots_per_image, int(num_all.sum()), grid)
+        if pixel_values is not None and num_cached and len(pixel_values) == int(num_all.sum()):
             index = (torch.arange(int(n)) >= int(n - new) for n, new in zip(num_all, num_new, strict=True))
             pixel_values = pixel_values[torch.cat(list(index)).to(pixel_values.device)]
-        elif num_cached == 0 and len(pixel_values) != int(num_all.sum()):
+        if pixel_values is not None and len(pixel_values) != int(num_new.sum()):
             raise ValueError(
-                f"Image features and image tokens do not match: {len(pixel_values)} images for {int(num_all.sum())} "
+                f"Image features and image tokens do not match: {len(pixel_values)} images for {int(num_new.sum())} "
                 "placeholders. Pass one image for each placeholder."
             )
-        if not len(pixel_values):
-            grid = self.config.grid_size
-            return {**decision, "slots_per_image": self.model.count_slots(choice.granularity, grid)}
+        if not bool(num_new.any()):
+            return {**decision, "slots_per_image": slots_per_image}
         visual_embeds, slots, slots_per_image, _ = self.model.embed_images(
             input_ids[:, num_cached:], attention_mask[:, num_cached:], pixel_values, choice
         )

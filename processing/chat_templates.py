@@ -26,7 +26,11 @@ _TURN = re.compile(
 )
 _PROBES: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "a"}],
-    [{"role": "system", "content": " s "}, {"role": "user", "content": " a\n"}, {"role": "assistant", "content": " b "}],
+    [
+        {"role": "system", "content": " s "},
+        {"role": "user", "content": " a\n"},
+        {"role": "assistant", "content": " b "},
+    ],
     [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "abcd", strict=True)],
 )
 

@@ -52,9 +52,13 @@ def open_image(source: str) -> Image.Image:
             return Image.open(source)
         return Image.open(BytesIO(base64.b64decode(source, validate=True)))
     except binascii.Error as error:
-        raise ValueError(f"No image at {shown!r}: expected an existing path, a URL, a data URI or base64 text.") from error
+        raise ValueError(
+            f"No image at {shown!r}: expected an existing path, a URL, a data URI or base64 text."
+        ) from error
     except (OSError, httpx.HTTPError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Could not open {shown!r} as an image: {error}. Expected a file that Pillow reads.") from error
+        raise ValueError(
+            f"Could not open {shown!r} as an image: {error}. Expected a file that Pillow reads."
+        ) from error
 
 
 def pil_to_array(image: Image.Image) -> np.ndarray:
@@ -63,9 +67,11 @@ def pil_to_array(image: Image.Image) -> np.ndarray:
     over white, palettes and CMYK resolved, 16 bits scaled down (float32, nothing rounded off).
 
     Raises:
-        ValueError: the image data is truncated or broken.
+        ValueError: the image data is truncated or broken, or holds no pixel.
     """
     name = getattr(image, "filename", "") or f"{image.mode} image"
+    if 0 in image.size:
+        raise ValueError(f"The {name!r} is {image.height} x {image.width} pixels, expected at least one pixel.")
     try:
         image = ImageOps.exif_transpose(image)  # decodes the first frame
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -73,7 +79,7 @@ def pil_to_array(image: Image.Image) -> np.ndarray:
     if image.mode == "F" or image.mode.startswith("I"):
         return array_to_rgb(np.asarray(image), None)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # Pillow knows no La to RGBA
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
 
@@ -106,7 +112,7 @@ def array_to_rgb(array: np.ndarray, channels: ChannelDimension | str | None) -> 
                 f"An integer image spans [{array.min()}, {largest}], expected [0, 255], or [0, 65535] for 16 bits."
             )
         if array.dtype != np.uint8:
-            is_16_bit = largest > 255 or array.dtype == np.uint16
+            is_16_bit = largest > 255 or array.dtype.newbyteorder("=") == np.uint16  # PIL's I;16B is big-endian
             array = array.astype(np.float32) / 257 if is_16_bit else array.astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
@@ -148,7 +154,15 @@ class _AnyImage:
             return [self.fetch_images(image) for image in image_url_or_urls]
         if isinstance(image_url_or_urls, str | os.PathLike):
             return open_image(os.fspath(image_url_or_urls))
-        if isinstance(image_url_or_urls, Image.Image | np.ndarray | torch.Tensor):
+        if isinstance(image_url_or_urls, np.ndarray | torch.Tensor):
+            array = image_url_or_urls
+            if array.ndim not in (2, 3, 4):
+                raise ValueError(
+                    f"An image array has the shape {tuple(array.shape)}, expected (height, width), (height, width, "
+                    "channels) or (channels, height, width), or a batch of the latter."
+                )
+            return array[None] if array.ndim == 2 else array  # the library refuses two dimensions
+        if isinstance(image_url_or_urls, Image.Image):
             return image_url_or_urls
         raise TypeError(
             f"An image came as {type(image_url_or_urls).__name__}, expected a PIL image, an array, a tensor, a path, a URL, "
@@ -160,7 +174,9 @@ class _AnyImage:
         if isinstance(image, Image.Image):
             array = pil_to_array(image)
         else:
-            array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
+            if isinstance(image, torch.Tensor):  # NumPy has no bfloat16
+                image = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
+            array = image
             is_unit = np.issubdtype(array.dtype, np.floating) and array.size > 0 and array.max() <= 1
             array = array_to_rgb(array, input_data_format)
             if is_unit and not kwargs.get("do_rescale", self.do_rescale):  # the caller says: [0, 1] already

@@ -167,7 +167,7 @@ class GranulonProcessor(ProcessorMixin):
             given, flat = [len(group) for group in groups], [image for group in groups for image in group]
         else:
             flat = list(images) if isinstance(images, list | tuple) else [images]
-            if len(flat) == 1 and isinstance(flat[0], torch.Tensor) and flat[0].ndim == 4:
+            if len(flat) == 1 and getattr(flat[0], "ndim", 0) == 4:  # a batch in one array or tensor
                 flat = list(flat[0])
             given = counts if len(flat) == sum(counts) else [len(flat)]
         if given != counts:
@@ -207,7 +207,9 @@ class GranulonProcessor(ProcessorMixin):
         """`<image>` and `<semantic>` slots of an image of so many pixels; -1 is the open level."""
         rows, columns = height // self.patch_size[0], width // self.patch_size[1]
         levels = self.levels if level < 0 else [self.levels[level]]
-        pixel = max(math.ceil(rows / entry["pixel_pool"]) * math.ceil(columns / entry["pixel_pool"]) for entry in levels)
+        pixel = max(
+            math.ceil(rows / entry["pixel_pool"]) * math.ceil(columns / entry["pixel_pool"]) for entry in levels
+        )
         return pixel, max(entry["tokens"] for entry in levels)
 
     def _slots(self, height: int, width: int, level: int) -> str:
@@ -226,12 +228,15 @@ class GranulonProcessor(ProcessorMixin):
                 "left: truncation cut inside an image. Raise `max_length` or turn truncation off."
             )
 
-    def _get_num_multimodal_tokens(self, image_sizes: Any = None, granularity: Any = None, **kwargs: Any) -> MultiModalData:
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Any = None, granularity: Any = None, **kwargs: Any
+    ) -> MultiModalData:
         """Slots of images of the given (height, width) before preprocessing, for serving engines that plan ahead."""
         if image_sizes is None:
             return MultiModalData()
         level = self._level_index(granularity)
-        height, width = self.image_size or (self.image_processor.size["height"], self.image_processor.size["width"])
+        final = self.image_processor.crop_size if self.image_processor.do_center_crop else self.image_processor.size
+        height, width = self.image_size or (final["height"], final["width"])
         count = sum(self._count_slots(height, width, level))
         return MultiModalData(num_image_tokens=[count] * len(image_sizes), num_image_patches=[1] * len(image_sizes))
 
@@ -254,7 +259,9 @@ class GranulonProcessor(ProcessorMixin):
             processor_kwargs: for `__call__`, such as `{"granularity": "fine"}`.
         """
         if not isinstance(conversation, list | tuple) or not conversation:
-            raise ValueError(f"`conversation` must be a non-empty list of messages, or of chats, got {conversation!r}.")
+            raise ValueError(
+                f"`conversation` must be a non-empty list of messages, or of chats, got {conversation!r}."
+            )
         is_batched = isinstance(conversation[0], list | tuple)
         images: list[list[Any]] = []
         chats: list[list[dict[str, Any]]] = []
@@ -289,19 +296,22 @@ class GranulonProcessor(ProcessorMixin):
         content = message.get("content")
         if content is None:
             return dict(message)
-        parts = []
+        parts = [""]  # texts, and image tokens between them
         for item in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             kind = item.get("type")
             if kind == "text":
-                reserved = re.compile(f"{re.escape(self.image_token)}|{re.escape(self.semantic_token)}")
-                parts.append(mark_control_tokens(item["text"], reserved))
+                parts[-1] += item["text"]
             elif kind in ("image", "image_url"):
                 source = item.get("image_url", item) if kind == "image_url" else item
                 source = {"url": source} if isinstance(source, str) else source
                 images.extend(source[key] for key in ("image", "url", "path", "base64") if source.get(key) is not None)
-                parts.append(self.image_token)
+                parts += [self.image_token, ""]
             else:
-                raise ValueError(f"A message item has the type {kind!r}, expected `text`, `image` or `image_url`: {item!r}.")
+                raise ValueError(
+                    f"A message item has the type {kind!r}, expected `text`, `image` or `image_url`: {item!r}."
+                )
+        reserved = re.compile(f"{re.escape(self.image_token)}|{re.escape(self.semantic_token)}")
+        parts[::2] = [mark_control_tokens(text, reserved) for text in parts[::2]]
         return {**message, "content": "".join(parts)}
 
 

@@ -1,0 +1,1 @@
+"""Measuring answers: accuracies with intervals that respect what was sampled together."""
