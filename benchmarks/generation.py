@@ -3,8 +3,8 @@ Granulon against transformers' own LLaVA class: the same encoder, language model
 
 Weights are random: they change what is said, not how long it takes. Both models hold the same language model, and each
 an encoder of the same architecture, without register tokens, so that LLaVA's stock selection (all but the class token)
-yields as many pixel tokens as Granulon has. Granulon runs at each level twice: `fixed` by `granularity=`, and `routed`:
-the controller chooses (its last bias is set so that it chooses this level). Every run is a `generate()`, its
+yields as many pixel tokens as Granulon has. Granulon runs at each level twice: `fixed` by `granularity=`, and
+`routed`: the controller chooses (its last bias is set so that it chooses this level). Every run is a `generate()`, its
 parts timed inside:
 
   vision      the encoder, and for Granulon the relation of its patches

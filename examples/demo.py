@@ -32,6 +32,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     TrainerCallback,
     set_seed,
 )
@@ -45,8 +46,8 @@ SHAPES = ("circle", "rectangle", "triangle")
 INITIALIZER_RANGE = 0.1  # about 1 / sqrt(width); the usual 0.02 learns several times more slowly at this width
 # Sixteen pixel tokens at every level: at this image size attention over all sixty-four costs more than it brings.
 LEVELS = [
-    {"name": "coarse", "pool": 4, "clusters": 4, "tokens": 4, "pixel_pool": 2},
-    {"name": "fine", "pool": 2, "clusters": 8, "tokens": 8, "pixel_pool": 2},
+    {"name": "coarse", "pool": 2, "clusters": 4, "tokens": 4, "pixel_pool": 2},
+    {"name": "fine", "pool": 1, "clusters": 8, "tokens": 8, "pixel_pool": 2},
 ]
 
 
@@ -91,9 +92,9 @@ class TimeLimit(TrainerCallback):
         """Fraction of the time that is gone, from 0 to 1."""
         return min(1.0, (time.monotonic() - self.begin) / self.seconds)
 
-    def show(self, step: int, loss: float | torch.Tensor) -> None:
+    def show(self, step: int, loss: float) -> None:
         if step % 20 == 0:
-            self.progress.set_postfix(step=step, loss=f"{float(loss):.3f}", refresh=False)
+            self.progress.set_postfix(step=step, loss=f"{loss:.3f}", refresh=False)
             self.progress.update(round(self.spent * self.seconds) - self.progress.n)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -146,7 +147,7 @@ def pretrain_encoder(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
-        limit.show(step, loss)
+        limit.show(step, loss.item())
     limit.progress.close()
     encoder.eval().requires_grad_(False)
 
@@ -179,7 +180,7 @@ def train(model, processor, rows: list[dict], seconds: float, seed: int, output:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
         seed=seed,
     )
     trainer = SFTTrainer(
@@ -190,6 +191,7 @@ def train(model, processor, rows: list[dict], seconds: float, seed: int, output:
         callbacks=[limit],
         optimizers=(optimizer, schedule),
     )
+    trainer.remove_callback(PrinterCallback)  # the progress bar shows the loss
     trainer.train()
 
 
@@ -202,6 +204,7 @@ def main() -> None:
     set_seed(arguments.seed)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
     encoder_seconds, answer_seconds = arguments.seconds / 4, arguments.seconds * 3 / 4
     rows = read_split("train")

@@ -72,7 +72,7 @@ _PREPROCESSING_KEYS = (
 
 
 def compose(
-    model_class: type,
+    model_class: Any,
     vision: Any,
     text: Any,
     *,
@@ -146,9 +146,9 @@ def compose(
     for part in (vision_model.config, text_model.config):
         if os.path.exists(part._name_or_path):  # a Hub name tells others where the weights came from, a path does not
             part._name_or_path = ""
-    for part in (text_model.config, text_model.generation_config):
-        part.bos_token_id, part.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-        part.pad_token_id = tokenizer.pad_token_id
+    for settings in (text_model.config, text_model.generation_config):
+        settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        settings.pad_token_id = tokenizer.pad_token_id
     granulon_config = model_class.config_class(
         vision_config=vision_model.config,
         text_config=text_model.config,
@@ -193,13 +193,13 @@ def load_vision_encoder(source: str | Path, dtype: Any = "auto") -> PreTrainedMo
     """
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, "vision_config", config)
-    model_class = AutoModel._model_mapping[type(config)]
-    model, info = model_class.from_pretrained(
+    loaded: Any = AutoModel.from_pretrained(
         source, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
+    model, info = loaded
     if info["missing_keys"]:
         raise ValueError(
-            f"The checkpoint {str(source)!r} lacks weights of its vision encoder ({model_class.__name__}): "
+            f"The checkpoint {str(source)!r} lacks weights of its vision encoder ({type(model).__name__}): "
             f"{sorted(info['missing_keys'])[:5]}. Download it again."
         )
     return model
@@ -217,7 +217,8 @@ def load_language_model(source: str | Path, dtype: Any = "auto") -> PreTrainedMo
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
         options = {"use_safetensors": True}
-    model, info = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, output_loading_info=True, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, output_loading_info=True, **options)
+    model, info = loaded
     missing = set(info["missing_keys"]) - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
     if missing:
         raise ValueError(
@@ -272,7 +273,7 @@ def choose_slot_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, li
     pair = _RESERVED_TOKENS[0]
     new = [token for token in pair if token not in tokenizer.get_vocab()]
     tokenizer.add_tokens(list(pair), special_tokens=True)
-    return *pair, tokenizer.convert_tokens_to_ids(new)
+    return *pair, [tokenizer.get_vocab()[token] for token in new]
 
 
 @torch.no_grad()

@@ -136,7 +136,8 @@ def _ask(arguments: argparse.Namespace) -> None:
     transformers_logging.disable_progress_bar()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     processor = AutoProcessor.from_pretrained(arguments.model)
-    model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=arguments.dtype).to(device)
+    model: Any = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=arguments.dtype)
+    model.to(device)
     names = model.config.level_names
     granularity = int(arguments.granularity) if arguments.granularity.lstrip("-").isdigit() else arguments.granularity
     if processor.chat_template is None:
@@ -176,7 +177,7 @@ def _ask(arguments: argparse.Namespace) -> None:
             restore_image(pixels, settings.image_mean, settings.image_std),
             features.aggregation.assignments[0].cpu(),
             features.aggregation.selected[0].cpu(),
-            (pixels.shape[-2] // model.config.patch_size[0], pixels.shape[-1] // model.config.patch_size[1]),
+            model.config.grid_of(*pixels.shape[-2:]),
             arguments.question,
             names,
             probabilities,

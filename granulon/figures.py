@@ -106,7 +106,7 @@ def _overlay(picture: Image.Image, clusters: list[list[int]], selected: list[int
     return Image.alpha_composite(picture.convert("RGBA"), tint).convert("RGB")
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -108,9 +108,9 @@ def cluster_points(
     points: torch.Tensor, affinity: torch.Tensor, seeds: torch.Tensor, relation_weight: float, iterations: int
 ) -> torch.Tensor:
     """
-    Relation-aware k-means (Eq. 9): each point joins argmin_j ||a_i - c_j||^2 + lambda_f delta_ij, where c_j is the mean
-    of cluster j and delta_ij is 1 minus the mean, over the members m of j, of A_im / max_m A_im. (The paper leaves the
-    form of delta open.) The first step knows no members yet, hence no delta. Ties go to the lowest index.
+    Relation-aware k-means (Eq. 9): each point joins argmin_j ||a_i - c_j||^2 + lambda_f delta_ij, where c_j is the
+    mean of cluster j and delta_ij is 1 minus the mean, over the members m of j, of A_im / max_m A_im. (The paper
+    leaves the form of delta open.) The first step knows no members yet, hence no delta. Ties go to the lowest index.
 
     Args:
         points: `(batch_size, num_points, size)` fp32, a_i.
@@ -124,7 +124,7 @@ def cluster_points(
     relation = affinity / affinity.amax(-1, keepdim=True).clamp_min(torch.finfo(affinity.dtype).tiny)
     squared = points.square().sum(-1, keepdim=True)
     centers = points.gather(1, seeds[:, :, None].expand(-1, -1, points.shape[-1]))
-    penalty = 0.0
+    penalty: torch.Tensor | float = 0.0
     for _ in range(iterations):
         distances = squared + centers.square().sum(-1)[:, None] - 2 * points @ centers.transpose(1, 2)
         costs, assignments = (distances + penalty).min(-1)
@@ -148,8 +148,8 @@ def cluster_scores(
     """
     Quality of each cluster (Eq. 10): eta_1 S_size + eta_2 S_coh - eta_3 S_disp, `(batch_size, num_clusters)`.
 
-    S_size is the cluster's share of the points; S_coh the mean cosine of its members to their centroid; S_disp the mean
-    squared distance of its members to their mean place, in cells of the grid, over the grid's squared diagonal.
+    S_size is the cluster's share of the points; S_coh the mean cosine of its members to their centroid; S_disp the
+    mean squared distance of its members to their mean place, in cells of the grid, over the grid's squared diagonal.
 
     Args:
         points: `(batch_size, rows * columns, size)`, a_i.

@@ -33,7 +33,7 @@ from transformers.configuration_utils import SubConfigSpec  # noqa: E402
 
 
 # Coarse to fine (paper Eq. 1): alpha = `pool`, beta = `clusters`; gamma is a weight of the projector.
-DEFAULT_LEVELS = (
+DEFAULT_LEVELS: tuple[dict[str, Any], ...] = (
     {"name": "coarse", "pool": 4, "clusters": 5, "tokens": 5, "pixel_pool": 1},
     {"name": "medium", "pool": 2, "clusters": 10, "tokens": 10, "pixel_pool": 1},
     {"name": "fine", "pool": 2, "clusters": 20, "tokens": 20, "pixel_pool": 1},
@@ -85,15 +85,17 @@ def check_levels_fit(levels: list[dict[str, Any]], grid: tuple[int, int]) -> Non
         pooled = pooled_size(grid, level["pool"])
         if level["clusters"] > math.prod(pooled):
             raise ValueError(
-                f"Level `{level['name']}` forms {level['clusters']} clusters, but pooling a {grid[0]} x {grid[1]} grid "
-                f"of patches with edge {level['pool']} leaves only {math.prod(pooled)} pooled patches. Lower `clusters` "
-                "or `pool`, or use a larger image."
+                f"Level `{level['name']}` forms {level['clusters']} clusters, but pooling a {grid[0]} x {grid[1]} "
+                f"grid of patches with edge {level['pool']} leaves only {math.prod(pooled)} pooled patches. Lower "
+                "`clusters` or `pool`, or use a larger image."
             )
 
 
 def _checked_levels(levels: Any) -> list[dict[str, Any]]:
-    if not isinstance(levels, list | tuple) or not levels:
-        raise ValueError(f"`levels` must be a non-empty list of levels, coarse to fine, got {levels!r}.")
+    if not isinstance(levels, list | tuple):
+        raise TypeError(f"`levels` must be a list of dicts, coarse to fine, got {levels!r}.")
+    if not levels:
+        raise ValueError("`levels` is empty: a model needs at least one. Leave it out for the default four.")
     checked = []
     for index, level in enumerate(levels):
         if not isinstance(level, dict):
@@ -101,7 +103,8 @@ def _checked_levels(levels: Any) -> list[dict[str, Any]]:
         level = {"pixel_pool": 1, **level}
         if set(level) != set(_LEVEL_KEYS):
             raise ValueError(
-                f"Level {index} has the keys {sorted(level)}, expected {list(_LEVEL_KEYS)} (`pixel_pool` may be left out)."
+                f"Level {index} has the keys {sorted(level)}, expected {list(_LEVEL_KEYS)} (`pixel_pool` may be left "
+                "out)."
             )
         if not isinstance(level["name"], str) or not level["name"] or level["name"] == "auto":
             raise ValueError(
@@ -157,11 +160,11 @@ class GranulonConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    levels: list[dict] | tuple[dict, ...] | None = None
-    image_token_id: int | None = None
-    semantic_token_id: int | None = None
+    vision_config: Any = None
+    text_config: Any = None
+    levels: Any = None
+    image_token_id: int = -1  # in no prompt
+    semantic_token_id: int = -2
     turn_end_token_ids: list[list[int]] | None = None
     assistant_start_token_ids: list[int] | None = None
     controller_hidden_size: int = 256
@@ -191,7 +194,7 @@ class GranulonConfig(PreTrainedConfig):
         for name in ("relation_weight", "size_weight", "cohesion_weight", "dispersion_weight", "gate_init_std"):
             if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be a finite number of at least 0, got {getattr(self, name)}.")
-        if self.image_token_id is not None and self.image_token_id == self.semantic_token_id:
+        if self.image_token_id == self.semantic_token_id:
             raise ValueError(f"`image_token_id` and `semantic_token_id` must differ, both are {self.image_token_id}.")
         if any(not sequence for sequence in self.turn_end_token_ids or []):
             raise ValueError(f"`turn_end_token_ids` holds an empty sequence: {self.turn_end_token_ids}.")
@@ -216,7 +219,11 @@ class GranulonConfig(PreTrainedConfig):
     @property
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches at the encoder's own image size."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+        return self.grid_of(*self.image_size)
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image of so many pixels."""
+        return height // self.patch_size[0], width // self.patch_size[1]
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -224,8 +231,8 @@ class GranulonConfig(PreTrainedConfig):
         model_type = self.vision_config.model_type
         if model_type not in _CLASS_TOKENS:
             raise ValueError(
-                f"The vision encoder is a `{model_type}`, expected one of {sorted(_CLASS_TOKENS)}. Use the vision part of "
-                "a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 checkpoint."
+                f"The vision encoder is a `{model_type}`, expected one of {sorted(_CLASS_TOKENS)}. Use the vision "
+                "part of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 checkpoint."
             )
         return _CLASS_TOKENS[model_type] + getattr(self.vision_config, "num_register_tokens", 0)
 

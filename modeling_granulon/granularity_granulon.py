@@ -11,8 +11,8 @@ class GranularityController(nn.Module):
     p(g_k | T) from the question's hidden states (paper Eq. 5-7), in fp32 whatever the model's dtype.
 
     h = W_p GELU(mean_i E1_i) describes the question (Eq. 6, W_p is `descriptor`); two Linear + GELU blocks and a last
-    Linear turn it into one logit per level (Eq. 7). E1, the output of the language model's first block, is an argument:
-    the model calls that block, so that the controller owns only what it trains.
+    Linear turn it into one logit per level (Eq. 7). E1, the output of the language model's first block, is an
+    argument: the model calls that block, so that the controller owns only what it trains.
     """
 
     def __init__(self, config: GranulonConfig):
@@ -57,9 +57,9 @@ def straight_through(logits: torch.Tensor, granularity: torch.Tensor, is_chosen:
     return one_hot + (probabilities - probabilities.detach()) * is_chosen.unsqueeze(-1)
 
 
-def _runs_of(flags: torch.Tensor) -> torch.Tensor:
-    """`(batch_size, num_tokens)`: how many runs of True have begun, up to and including each position."""
-    return (flags & ~nn.functional.pad(flags, (1, 0))[:, :-1]).cumsum(1)
+def run_starts(flags: torch.Tensor) -> torch.Tensor:
+    """`(batch_size, num_tokens)` bool: the first True of each run of consecutive Trues."""
+    return flags & ~nn.functional.pad(flags, (1, 0))[:, :-1]
 
 
 def _starts_of(input_ids: torch.Tensor, sequence: list[int]) -> torch.Tensor:
@@ -79,12 +79,12 @@ def find_question(
     bos_token_id: int | None,
 ) -> torch.Tensor:
     """
-    The question's tokens, found from token ids alone: the text of the turn that holds the first image. Without an image,
-    the last turn that has text and does not begin as an assistant's.
+    The question's tokens, found from token ids alone: the text of the turn that holds the first image. Without an
+    image, the last turn that has text and does not begin as an assistant's.
 
-    Turns end where a sequence of `turn_end_token_ids` stands. An earlier system turn, the answer and generated text are
-    other turns; a system text that the chat template writes inside the user's turn belongs to the question. Sequences
-    of the same batch never see each other, and shapes do not depend on values.
+    Turns end where a sequence of `turn_end_token_ids` stands. An earlier system turn, the answer and generated text
+    are other turns; a system text that the chat template writes inside the user's turn belongs to the question.
+    Sequences of the same batch never see each other, and shapes do not depend on values.
 
     Args:
         input_ids: `(batch_size, num_tokens)`.
@@ -101,7 +101,7 @@ def find_question(
         for offset in range(min(len(sequence), input_ids.shape[1])):
             is_end |= nn.functional.pad(starts, (offset, 0))[:, : starts.shape[1]]
     is_end &= is_real
-    turn = _runs_of(is_end)
+    turn = run_starts(is_end).cumsum(1)
     is_text = is_real & ~is_end
 
     # the first real token of each turn, and whether an assistant's turn begins there

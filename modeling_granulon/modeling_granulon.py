@@ -1,4 +1,4 @@
-"""Granulon: a vision encoder, the granularity controller, AdaTA, a gated projector and a language model (paper section 3)."""
+"""Granulon: vision encoder, granularity controller, AdaTA, gated projector and language model (paper section 3)."""
 
 import copy
 import importlib
@@ -20,7 +20,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, IdentityLinear, pool_tokens
 from .configuration_granulon import GranulonConfig, pooled_size
-from .granularity_granulon import GranularityController, find_question, straight_through
+from .granularity_granulon import GranularityController, find_question, run_starts, straight_through
 
 
 @dataclass
@@ -30,8 +30,8 @@ class GranulonModelOutputWithPast(BaseModelOutputWithPast):
         granularity: `(batch_size,)`, the level of each row, 0 is the coarsest, -1 for a row without an image.
         granularity_logits: `(batch_size, num_levels)` fp32, the controller's; zeros for a row without an image.
         question_descriptor: `(batch_size, controller_hidden_size)` fp32, h of Eq. 6, where images entered the forward.
-        image_hidden_states: `(num_images, num_patches + max_semantic_tokens, hidden_size)`, projected tokens, where images
-            entered the forward; of each part the level's first entries are used.
+        image_hidden_states: `(num_images, num_patches + max_semantic_tokens, hidden_size)`, projected tokens, where
+            images entered the forward; of each part the level's first entries are used.
         attention_mask: the mask that the language model saw: slots that the level leaves empty are 0.
     """
 
@@ -130,9 +130,10 @@ class ContributionHead(nn.Module):
 class GranulonPreTrainedModel(PreTrainedModel):
     """Weight initialisation, loading that refuses incomplete checkpoints, and saving as a self-contained directory."""
 
+    config: GranulonConfig
     config_class = GranulonConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities: Any = ("image", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
     _keep_in_fp32_modules_strict = {"granularity_controller"}
@@ -161,7 +162,8 @@ class GranulonPreTrainedModel(PreTrainedModel):
             ValueError: weights are missing, unexpected, or of another shape (the last may be allowed).
         """
         # the library's own error about shapes is a RuntimeError that names nothing
-        model, info = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        model, info = loaded
         names = ["missing_keys", "unexpected_keys", *([] if ignore_mismatched_sizes else ["mismatched_keys"])]
         faults = {name: sorted(map(str, info[name])) for name in names if info.get(name)}
         if faults:
@@ -170,13 +172,16 @@ class GranulonPreTrainedModel(PreTrainedModel):
                 for name, keys in faults.items()
             )
             raise ValueError(
-                f"The checkpoint does not hold exactly the weights of {cls.__name__} ({listed}). It was cut short, or it "
-                "belongs to another model or configuration: download it again, or load it with the class that saved it."
+                f"The checkpoint does not hold exactly the weights of {cls.__name__} ({listed}). It was cut short, or "
+                "it belongs to another model or configuration: download it again, or load it with the class that "
+                "saved it."
             )
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """As `PreTrainedModel.save_pretrained`; every Auto class that people may load the directory with is written."""
+        """
+        As `PreTrainedModel.save_pretrained`; every Auto class that people may load the directory with is written.
+        """
         reference = "modeling_granulon.GranulonForConditionalGeneration"
         names = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM")
         self.config.auto_map = {
@@ -192,8 +197,8 @@ def _keep_attention(module: nn.Module, args: tuple, output: tuple) -> None:
 
 def _accept_hub_keys(module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
     """
-    Checkpoints name DINOv3's layers `layer.0`, memory `model.layer.0`. `from_pretrained` knows; `load_state_dict`, with
-    which trainers resume, does not.
+    Checkpoints name DINOv3's layers `layer.0`, memory `model.layer.0`. `from_pretrained` knows; `load_state_dict`,
+    with which trainers resume, does not.
     """
     saved, loaded = f"{prefix}vision_tower.layer.", f"{prefix}vision_tower.model.layer."
     for key in [key for key in state_dict if key.startswith(saved)]:
@@ -231,7 +236,9 @@ class GranulonModel(GranulonPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True):
-        """As `nn.Module.train`, but a frozen vision tower stays in eval mode: DINOv3 jitters positions in train mode."""
+        """
+        As `nn.Module.train`, but a frozen vision tower stays in eval mode: DINOv3 jitters positions in train mode.
+        """
         super().train(mode)
         if not self._trains_vision():
             self.vision_tower.eval()
@@ -246,7 +253,7 @@ class GranulonModel(GranulonPreTrainedModel):
     def _trains_vision(self) -> bool:
         return any(parameter.requires_grad for parameter in self.vision_tower.parameters())
 
-    def _last_attention(self) -> nn.Module:
+    def _last_attention(self) -> Any:
         """The self-attention of the encoder's last layer: (hidden states, probabilities) come out of it."""
         return [m for m in self.vision_tower.modules() if hasattr(m, "k_proj") and hasattr(m, "config")][-1]
 
@@ -267,14 +274,16 @@ class GranulonModel(GranulonPreTrainedModel):
         """
         if pixel_values.ndim != 4:
             raise ValueError(
-                f"`pixel_values` has the shape {tuple(pixel_values.shape)}, expected (num_images, channels, height, width)."
+                f"`pixel_values` has the shape {tuple(pixel_values.shape)}, expected (num_images, channels, height, "
+                "width)."
             )
         (height, width), (patch_height, patch_width) = pixel_values.shape[-2:], self.config.patch_size
-        grid = (height // patch_height, width // patch_width)
+        grid = self.config.grid_of(height, width)
         if height % patch_height or width % patch_width or not math.prod(grid):
             raise ValueError(
-                f"Images of {height} x {width} pixels cannot be cut into patches of {patch_height} x {patch_width}. Resize "
-                "them so that each side is a multiple of the patch (the processor does, unless `do_resize=False`)."
+                f"Images of {height} x {width} pixels cannot be cut into patches of {patch_height} x {patch_width}. "
+                "Resize them so that each side is a multiple of the patch (the processor does, unless "
+                "`do_resize=False`)."
             )
         if not torch.compiler.is_compiling() and not bool(pixel_values.isfinite().all()):
             raise ValueError("`pixel_values` holds NaN or infinite pixels. Check the images before preprocessing.")
@@ -306,8 +315,8 @@ class GranulonModel(GranulonPreTrainedModel):
         expected = math.prod(grid) + self.config.num_prefix_tokens
         if hidden_states.shape[1] != expected:
             raise ValueError(
-                f"The vision encoder returned {hidden_states.shape[1]} tokens for a {grid[0]} x {grid[1]} grid of patches, "
-                f"expected {expected} with its {self.config.num_prefix_tokens} prefix tokens."
+                f"The vision encoder returned {hidden_states.shape[1]} tokens for a {grid[0]} x {grid[1]} grid of "
+                f"patches, expected {expected} with its {self.config.num_prefix_tokens} prefix tokens."
             )
         return hidden_states
 
@@ -322,7 +331,7 @@ class GranulonModel(GranulonPreTrainedModel):
             input_ids,
             attention_mask,
             self._is_visual(input_ids),
-            config.turn_end_token_ids,
+            config.turn_end_token_ids or [],
             config.assistant_start_token_ids or [],
             config.text_config.bos_token_id,
         )
@@ -362,7 +371,8 @@ class GranulonModel(GranulonPreTrainedModel):
             granularity: `(batch_size,)`.
 
         Raises:
-            ValueError: a level out of range; or an open choice where the chat template does not mark the ends of turns.
+            ValueError: a level out of range; or an open choice where the chat template does not mark the ends of
+                turns.
         """
         has_image = self._is_visual(input_ids).any(1)
         num_rows, num_levels = len(input_ids), len(self.config.levels)
@@ -377,9 +387,9 @@ class GranulonModel(GranulonPreTrainedModel):
                 )
             if not self.config.turn_end_token_ids and bool((has_image & (granularity < 0)).any()):
                 raise ValueError(
-                    "The controller cannot tell the question from the answer: this tokenizer's chat template does not mark "
-                    "the ends of turns. Pass `granularity=` (a level), or compose the model with `turn_end=` (the text "
-                    "that ends a user's turn)."
+                    "The controller cannot tell the question from the answer: this tokenizer's chat template does not "
+                    "mark the ends of turns. Pass `granularity=` (a level), or compose the model with `turn_end=` "
+                    "(the text that ends a user's turn)."
                 )
         if self.config.turn_end_token_ids:
             logits, descriptor = self._describe_question(input_ids, attention_mask)
@@ -401,8 +411,8 @@ class GranulonModel(GranulonPreTrainedModel):
         """
         if not self.config.turn_end_token_ids:
             raise ValueError(
-                "The controller cannot find the question: this tokenizer's chat template does not mark the ends of turns. "
-                "Compose the model with `turn_end=` (the text that ends a user's turn)."
+                "The controller cannot find the question: this tokenizer's chat template does not mark the ends of "
+                "turns. Compose the model with `turn_end=` (the text that ends a user's turn)."
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -446,7 +456,7 @@ class GranulonModel(GranulonPreTrainedModel):
     # ------------------------------------------------------------------ visual tokens -> slots
 
     def _is_visual(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return (input_ids == self.config.image_token_id) | (input_ids == self.config.semantic_token_id)
+        return input_ids.eq(self.config.image_token_id) | input_ids.eq(self.config.semantic_token_id)
 
     def count_slots(self, granularity: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """`(batch_size, 2)`: `<image>` and `<semantic>` slots that each image of a row uses at the row's level."""
@@ -455,14 +465,13 @@ class GranulonModel(GranulonPreTrainedModel):
 
     def locate_slots(self, input_ids: torch.Tensor, slots_per_image: torch.Tensor) -> Slots:
         """
-        An image is a run of `<image>` slots and a run of `<semantic>` slots. Of each run the *last* slots are used: the
-        token after an image then follows a used one, and its prediction does not rest on a masked position.
+        An image is a run of `<image>` slots and a run of `<semantic>` slots. Of each run the *last* slots are used:
+        the token after an image then follows a used one, and its prediction does not rest on a masked position.
         """
-        is_image, is_semantic = input_ids == self.config.image_token_id, input_ids == self.config.semantic_token_id
+        is_image, is_semantic = input_ids.eq(self.config.image_token_id), input_ids.eq(self.config.semantic_token_id)
         rank = torch.where(is_semantic, _rank_from_right(is_semantic), _rank_from_right(is_image))
         used = torch.where(is_semantic, slots_per_image[:, 1:], slots_per_image[:, :1])
-        starts = is_image & ~nn.functional.pad(is_image, (1, 0))[:, :-1]
-        image_index = (starts.cumsum(1) - 1).clamp_min(0)
+        image_index = (run_starts(is_image).cumsum(1) - 1).clamp_min(0)
         return Slots((is_image | is_semantic) & (rank <= used), image_index, rank, is_semantic)
 
     def check_slots(
@@ -478,30 +487,33 @@ class GranulonModel(GranulonPreTrainedModel):
         )
         num_runs = []
         for kind, token_id in enumerate((self.config.image_token_id, self.config.semantic_token_id)):
-            is_slot = input_ids == token_id
+            is_slot = input_ids.eq(token_id)
             rank = _rank_from_right(is_slot)
-            begins = is_slot & ~nn.functional.pad(is_slot, (1, 0))[:, :-1]
+            begins = run_starts(is_slot)
             lengths = rank[begins]
             wanted = slots_per_image[:, kind : kind + 1].expand_as(rank)[begins]
             wrong = (lengths != wanted) & (lengths != widest[kind])
             if bool(wrong.any()):
                 name = ("<image>", "<semantic>")[kind]
                 raise ValueError(
-                    f"Image features and image tokens do not match: a run of {int(lengths[wrong][0])} {name} tokens, expected "
-                    f"{int(wanted[wrong][0])} for its level or {widest[kind]} while the level is open. Either the prompt was "
-                    "cut inside an image (raise `max_length` or turn truncation off), or it was made for another level "
-                    "(pass on the `granularity` that the processor returned) or another image size."
+                    f"Image features and image tokens do not match: a run of {int(lengths[wrong][0])} {name} tokens, "
+                    f"expected {int(wanted[wrong][0])} for its level or {widest[kind]} while the level is open. "
+                    "Either the prompt was cut inside an image (raise `max_length` or turn truncation off), or it was "
+                    "made for another level (pass on the `granularity` that the processor returned) or another image "
+                    "size."
                 )
             num_runs.append(len(lengths))
         if num_runs != [num_images, num_images]:
             raise ValueError(
-                f"Image features and image tokens do not match: {num_images} images, but the prompt has {num_runs[0]} runs "
-                f"of <image> and {num_runs[1]} of <semantic> tokens. Pass one image for each placeholder, and prompts that "
-                "the processor expanded."
+                f"Image features and image tokens do not match: {num_images} images, but the prompt has {num_runs[0]} "
+                f"runs of <image> and {num_runs[1]} of <semantic> tokens. Pass one image for each placeholder, and "
+                "prompts that the processor expanded."
             )
 
     def _images_to_slots(self, features: ImageFeatures, slots: Slots, slots_per_image: torch.Tensor) -> torch.Tensor:
-        """`(batch_size, num_tokens, hidden_size)`: the visual token of each used slot; other positions hold anything."""
+        """
+        `(batch_size, num_tokens, hidden_size)`: the visual token of each used slot; other positions hold anything.
+        """
         first_image = self._images_per_row(slots).cumsum(0) - self._images_per_row(slots)
         image = (first_image[:, None] + slots.image_index).clamp_max(features.hidden_states.shape[0] - 1)
         pixel, semantic = slots_per_image[:, :1] - slots.rank, slots_per_image[:, 1:] - slots.rank
@@ -525,9 +537,7 @@ class GranulonModel(GranulonPreTrainedModel):
             the visual token at each slot `(batch_size, num_tokens, hidden_size)`; the slots; the slots each image uses
             `(batch_size, 2)`; and the projected tokens of each image.
         """
-        grid = tuple(
-            side // patch for side, patch in zip(pixel_values.shape[-2:], self.config.patch_size, strict=True)
-        )
+        grid = self.config.grid_of(*pixel_values.shape[-2:])
         slots_per_image = self.count_slots(choice.granularity, grid)
         slots = self.locate_slots(input_ids, slots_per_image)
         if not torch.compiler.is_compiling():
@@ -545,28 +555,30 @@ class GranulonModel(GranulonPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        granularity: torch.LongTensor | None = None,
+        granularity: torch.Tensor | None = None,
         granularity_logits: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
-        slots_per_image: torch.LongTensor | None = None,
+        slots_per_image: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> GranulonModelOutputWithPast:
         """
         Args:
-            pixel_values: `(num_images, num_channels, height, width)`: the images of all rows, in the order of their slots.
+            pixel_values: `(num_images, num_channels, height, width)`: the images of all rows, in the order of their
+                slots.
             attention_mask: `(batch_size, num_tokens)`, or what `generate` made of it for a static cache.
             granularity: `(batch_size,)`, a level for each row, -1 for the controller's choice (the default).
-            granularity_logits: with `image_embeds` and `slots_per_image`: what `generate` decided and computed before the
-                first step. `image_embeds` is `(batch_size, max_used_slots, hidden_size)`, flush right.
+            granularity_logits: with `image_embeds` and `slots_per_image`: what `generate` decided and computed before
+                the first step. `image_embeds` is `(batch_size, max_used_slots, hidden_size)`, flush right.
 
         Raises:
-            ValueError: images and placeholders do not match, or neither or both of `input_ids` and `inputs_embeds` came.
+            ValueError: images and placeholders do not match, or neither or both of `input_ids` and `inputs_embeds`
+                came.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Specify exactly one of `input_ids` and `inputs_embeds`.")
@@ -578,15 +590,13 @@ class GranulonModel(GranulonPreTrainedModel):
         mask = attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 else None
 
         descriptor = image_hidden_states = None
-        if image_embeds is not None:
+        if input_ids is not None and image_embeds is not None and slots_per_image is not None:
             slots = self.locate_slots(input_ids, slots_per_image)
-            later = (
-                slots.is_used.flip(1).cumsum(1).flip(1)
-            )  # used slots from here to the end of the row, this one included
+            later = slots.is_used.flip(1).cumsum(1).flip(1)  # used slots from this one to the end of the row
             place = (image_embeds.shape[1] - later).clamp(0, image_embeds.shape[1] - 1)
             visual_embeds = image_embeds.gather(1, place.unsqueeze(-1).expand(-1, -1, image_embeds.shape[-1]))
             inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
-        elif pixel_values is not None:
+        elif input_ids is not None and pixel_values is not None:
             local_mask = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
             choice = self.choose_granularity(input_ids, local_mask, granularity)
             visual_embeds, slots, _, image_hidden_states = self.embed_images(
@@ -599,9 +609,13 @@ class GranulonModel(GranulonPreTrainedModel):
                 local_mask if mask is None else torch.cat([mask[:, :-num_tokens], local_mask], dim=1)
             )
             position_ids = None
-        elif num_tokens > 1 and input_ids is not None and not torch.compiler.is_compiling():
-            if bool(self._is_visual(input_ids).any()):
-                raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
+        elif (
+            num_tokens > 1
+            and input_ids is not None
+            and not torch.compiler.is_compiling()
+            and bool(self._is_visual(input_ids).any())
+        ):
+            raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
 
         if position_ids is None and mask is not None:
             position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -num_tokens:]
@@ -639,7 +653,8 @@ class _PromptStreamer(BaseStreamer):
     """Shows a streamer the caller's prompt in place of the shortened one; everything later passes through."""
 
     def __init__(self, streamer: BaseStreamer, prompt: torch.Tensor):
-        self.streamer, self.prompt = streamer, prompt
+        self.streamer = streamer
+        self.prompt: torch.Tensor | None = prompt
 
     def put(self, value: torch.Tensor) -> None:
         self.streamer.put(value if self.prompt is None else self.prompt)
@@ -661,7 +676,9 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         language_model: PreTrainedModel | None = None,
         lm_head: nn.Module | None = None,
     ):
-        """`vision_tower`, `language_model` and `lm_head` are adopted as they are; without them the config makes them."""
+        """
+        `vision_tower`, `language_model` and `lm_head` are adopted as they are; without them the config makes them.
+        """
         super().__init__(config)
         self.model = GranulonModel(config, vision_tower, language_model)
         if lm_head is None:
@@ -679,7 +696,8 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
             text: directory, Hub id or `.gguf` file of a Qwen2, Qwen3 or Llama language model.
             tokenizer: directory, Hub id or tokenizer; by default the one of `text`.
             dtype: of the loaded weights; "auto" keeps theirs, the language model's where they differ.
-            config: fields of `GranulonConfig`, and `chat_template=`, `turn_end=`, `controller=` for the parts around it.
+            config: fields of `GranulonConfig`, and `chat_template=`, `turn_end=`, `controller=` for the parts around
+                it.
 
         Returns:
             `(model, processor)`, the model in eval mode.
@@ -715,17 +733,17 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        granularity: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
+        granularity: torch.Tensor | None = None,
         granularity_logits: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
-        slots_per_image: torch.LongTensor | None = None,
+        slots_per_image: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> GranulonCausalLMOutputWithPast:
@@ -768,7 +786,7 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
             attention_mask=outputs.attention_mask,
         )
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(self, input_ids: Any, **kwargs: Any) -> dict[str, Any]:
         """As in the library; once the cache holds the images, their embeddings are not passed again."""
         if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             kwargs = {**kwargs, "image_embeds": None, "slots_per_image": None}
@@ -791,8 +809,8 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         As `GenerationMixin.generate`, with one decision before the first step: the level of each row, by `granularity`
         (a name, an index, or one of either per row; `None` or -1 lets the controller choose). Images are encoded once.
 
-        Slots that the level leaves empty are dropped, so they cost nothing, and the sequences that come back begin with
-        the caller's own prompt. They are kept and masked instead where somebody could see the difference: with
+        Slots that the level leaves empty are dropped, so they cost nothing, and the sequences that come back begin
+        with the caller's own prompt. They are kept and masked instead where somebody could see the difference: with
         `logits_processor`, `stopping_criteria`, `prefix_allowed_tokens_fn`, `assistant_model`, `past_key_values`, or
         `return_dict_in_generate=True`, which hands back the cache. That output also carries `granularity` and
         `granularity_logits`, one row per prompt.
@@ -880,15 +898,14 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         pixel_values: torch.Tensor | None,
         choice: GranularityChoice,
         num_cached: int,
-    ) -> dict[str, torch.Tensor | None]:
+    ) -> dict[str, Any]:
         """
         The generate keywords that carry the decision: `granularity`, `granularity_logits`, `image_embeds` and
-        `slots_per_image` (see `GranulonModel.forward`). All have a row per prompt, so beams and returned sequences expand
-        them. Images that the cache holds already are not encoded again; `pixel_values` may leave them out.
+        `slots_per_image` (see `GranulonModel.forward`). All have a row per prompt, so beams and returned sequences
+        expand them. Images that the cache holds already are not encoded again; `pixel_values` may leave them out.
         """
         decision = {"granularity": choice.granularity, "granularity_logits": choice.logits, "image_embeds": None}
-        starts = input_ids == self.config.image_token_id
-        starts = starts & ~nn.functional.pad(starts, (1, 0))[:, :-1]
+        starts = run_starts(input_ids.eq(self.config.image_token_id))
         num_all, num_new = starts.sum(1), starts[:, num_cached:].sum(1)
         if pixel_values is None and bool(num_new.any()):
             raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
@@ -917,7 +934,9 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GenerationMixin)
         return {**decision, "image_embeds": embeds.to(input_ids.device), "slots_per_image": slots_per_image}
 
     def _level_indices(self, granularity: Any, num_rows: int, device: torch.device) -> torch.Tensor | None:
-        """Level names and indices, one for all rows or one per row, as `(batch_size,)` indices, -1 for an open choice."""
+        """
+        Level names and indices, one for all rows or one per row, as `(batch_size,)` indices, -1 for an open choice.
+        """
         if granularity is None:
             return None
         if isinstance(granularity, torch.Tensor):

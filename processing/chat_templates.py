@@ -11,9 +11,8 @@ _CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _LLAMA3 = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 
@@ -47,8 +46,8 @@ def default_chat_template(vocabulary: dict[str, int]) -> str | None:
 def mark_assistant_turns(tokenizer: Any, template: str) -> str:
     """
     The template with `{% generation %}` around what the assistant says, end of turn included, so that
-    `return_assistant_tokens_mask=True` works. It renders the same text: this is verified, and a template that cannot be
-    changed without changing its text is returned as it is.
+    `return_assistant_tokens_mask=True` works. It renders the same text: this is verified, and a template that cannot
+    be changed without changing its text is returned as it is.
     """
     if "generation %}" in template or "generation -%}" in template:
         return template
@@ -57,8 +56,9 @@ def mark_assistant_turns(tokenizer: Any, template: str) -> str:
         opened = f"'{found['open']}' + {found['role']} + '{found['middle']}'"
         said = f"{{{{- {found['content']} + '{found['close']}' }}}}"
         return (
-            f"{{{{- {opened} }}}}{{%- if {found['role']} == 'assistant' %}}{{%- generation %}}{said}{{%- endgeneration %}}"
-            f"{{%- else %}}{said}{{%- endif %}}{{{{- '{found['tail'] or ''}' }}}}"
+            f"{{{{- {opened} }}}}{{%- if {found['role']} == 'assistant' %}}"
+            f"{{%- generation %}}{said}{{%- endgeneration %}}{{%- else %}}{said}{{%- endif %}}"
+            f"{{{{- '{found['tail'] or ''}' }}}}"
         )
 
     marked, count = _TURN.subn(mark, template)
@@ -82,9 +82,9 @@ def find_turn_ends(tokenizer: Any, template: str | None) -> tuple[list[list[int]
     How turns end and how the assistant's begin, from rendering user, assistant and user sentinels.
 
     Returns:
-        token sequences that end a turn: the first special token after a turn's text, alone and with the white space that
-        follows it; and the tokens between the end of a user's turn and the assistant's text. Both are empty where no
-        special token separates a user's turn from the answer.
+        token sequences that end a turn: the first special token after a turn's text, alone and with the white space
+        that follows it; and the tokens between the end of a user's turn and the assistant's text. Both are empty where
+        no special token separates a user's turn from the answer.
     """
     if template is None:
         return [], []

@@ -28,8 +28,8 @@ from transformers.processing_utils import ImagesKwargs
 class GranulonImageProcessorKwargs(ImagesKwargs, total=False):
     """
     Args:
-        rescale_first: rescale to [0, 1] and resize in floating point, as DINOv3 does. Otherwise resize 8-bit pixels, as
-            CLIP, SigLIP and DINOv2 do.
+        rescale_first: rescale to [0, 1] and resize in floating point, as DINOv3 does. Otherwise resize 8-bit pixels,
+            as CLIP, SigLIP and DINOv2 do.
     """
 
     rescale_first: bool | None
@@ -63,8 +63,8 @@ def open_image(source: str) -> Image.Image:
 
 def pil_to_array(image: Image.Image) -> np.ndarray:
     """
-    `(height, width, 3)` RGB in [0, 255] of any PIL image: upright (EXIF), the first frame of an animation, transparency
-    over white, palettes and CMYK resolved, 16 bits scaled down (float32, nothing rounded off).
+    `(height, width, 3)` RGB in [0, 255] of any PIL image: upright (EXIF), the first frame of an animation,
+    transparency over white, palettes and CMYK resolved, 16 bits scaled down (float32, nothing rounded off).
 
     Raises:
         ValueError: the image data is truncated or broken, or holds no pixel.
@@ -86,8 +86,8 @@ def pil_to_array(image: Image.Image) -> np.ndarray:
 
 def array_to_rgb(array: np.ndarray, channels: ChannelDimension | str | None) -> np.ndarray:
     """
-    `(height, width, 3)` in [0, 255] of a `(height, width)`, channels-last or channels-first array of 1, 3 or 4 channels.
-    Booleans, 16-bit integers and floats in [0, 1] are scaled; alpha is laid over white.
+    `(height, width, 3)` in [0, 255] of a `(height, width)`, channels-last or channels-first array of 1, 3 or 4
+    channels. Booleans, 16-bit integers and floats in [0, 1] are scaled; alpha is laid over white.
 
     Raises:
         ValueError: another shape, values out of range, NaN or infinite pixels.
@@ -95,9 +95,11 @@ def array_to_rgb(array: np.ndarray, channels: ChannelDimension | str | None) -> 
     """
     if array.ndim == 2:
         array = array[:, :, None]
-    elif array.ndim == 3:
-        if (channels or infer_channel_dimension_format(array, num_channels=(1, 3, 4))) == ChannelDimension.FIRST:
-            array = np.moveaxis(array, 0, -1)
+    elif (
+        array.ndim == 3
+        and (channels or infer_channel_dimension_format(array, num_channels=(1, 3, 4))) == ChannelDimension.FIRST
+    ):
+        array = np.moveaxis(array, 0, -1)
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
         raise ValueError(
             f"An image array has the shape {array.shape}, expected (height, width), (height, width, channels) or "
@@ -117,13 +119,13 @@ def array_to_rgb(array: np.ndarray, channels: ChannelDimension | str | None) -> 
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             raise ValueError("An image holds NaN or infinite pixels. Check how it was computed.")
-        lowest, largest = float(array.min()), float(array.max())
-        if lowest < 0 or largest > 255:
+        lowest, highest = float(array.min()), float(array.max())
+        if lowest < 0 or highest > 255:
             raise ValueError(
-                f"A floating-point image spans [{lowest:.4g}, {largest:.4g}], expected [0, 1] or [0, 255]. Pass pixels that "
-                "are not normalised yet, or pass `pixel_values` to the model directly."
+                f"A floating-point image spans [{lowest:.4g}, {highest:.4g}], expected [0, 1] or [0, 255]. Pass "
+                "pixels that are not normalised yet, or pass `pixel_values` to the model directly."
             )
-        array = array.astype(np.float32) * (255 if largest <= 1 else 1)
+        array = array.astype(np.float32) * (255 if highest <= 1 else 1)
     else:
         raise TypeError(f"An image array has the dtype {array.dtype}, expected integers, floats or booleans.")
     if array.shape[-1] == 4:
@@ -165,8 +167,8 @@ class _AnyImage:
         if isinstance(image_url_or_urls, Image.Image):
             return image_url_or_urls
         raise TypeError(
-            f"An image came as {type(image_url_or_urls).__name__}, expected a PIL image, an array, a tensor, a path, a URL, "
-            "a data URI or base64 text."
+            f"An image came as {type(image_url_or_urls).__name__}, expected a PIL image, an array, a tensor, a path, "
+            "a URL, a data URI or base64 text."
         )
 
     def process_image(self, image: Any, input_data_format: ChannelDimension | str | None = None, **kwargs: Any) -> Any:

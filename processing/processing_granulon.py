@@ -18,7 +18,8 @@ _MARKED = re.compile(f"{_START}.*?{_END}")
 class GranulonImagesKwargs(ImagesKwargs, total=False):
     """
     Args:
-        granularity: a level's name or index, or a list with one for each text; `None` or "auto" lets the controller choose.
+        granularity: a level's name or index, or a list with one for each text; `None` or "auto" lets the controller
+            choose.
     """
 
     granularity: Any
@@ -44,7 +45,7 @@ class GranulonProcessor(ProcessorMixin):
             positions, which takes every multiple of the patch.
     """
 
-    valid_processor_kwargs = GranulonProcessorKwargs
+    valid_processor_kwargs: Any = GranulonProcessorKwargs
 
     def __init__(
         self,
@@ -88,18 +89,18 @@ class GranulonProcessor(ProcessorMixin):
     def __call__(self, images: Any = None, text: Any = None, granularity: Any = None, **kwargs: Any):
         """
         Args:
-            images: one image, one for each placeholder in order, or a list of them for each text. An image is a PIL image,
-                an array, a tensor, a path, a URL, a data URI or base64 text.
+            images: one image, one for each placeholder in order, or a list of them for each text. An image is a PIL
+                image, an array, a tensor, a path, a URL, a data URI or base64 text.
             text: one or several prompts, with `image_token` where an image belongs.
             granularity: see `GranulonImagesKwargs`.
 
         Returns:
-            `input_ids`, `attention_mask`, `pixel_values` `(num_images, 3, height, width)`, and, where a level is fixed,
-            `granularity`: `(num_texts,)` level indices, -1 for an open choice.
+            `input_ids`, `attention_mask`, `pixel_values` `(num_images, 3, height, width)`, and, where a level is
+            fixed, `granularity`: `(num_texts,)` level indices, -1 for an open choice.
 
         Raises:
-            ValueError: no or another number of images than placeholders, unreadable images, images that the encoder cannot
-                take, empty text, an unknown level, or a prompt cut inside an image.
+            ValueError: no or another number of images than placeholders, unreadable images, images that the encoder
+                cannot take, empty text, an unknown level, or a prompt cut inside an image.
         """
         if kwargs.get("images_kwargs"):
             kwargs["images_kwargs"] = dict(kwargs["images_kwargs"])
@@ -125,7 +126,8 @@ class GranulonProcessor(ProcessorMixin):
             granularity = [granularity] * num_texts
         if len(granularity) != num_texts:
             raise ValueError(
-                f"`granularity` lists {len(granularity)} levels for {num_texts} texts. Pass one level, or one for each text."
+                f"`granularity` lists {len(granularity)} levels for {num_texts} texts. Pass one level, or one for "
+                "each text."
             )
         return [self._level_index(level) for level in granularity]
 
@@ -137,7 +139,8 @@ class GranulonProcessor(ProcessorMixin):
         if isinstance(level, int) and not isinstance(level, bool) and -1 <= level < len(self.levels):
             return level
         raise ValueError(
-            f"`granularity` got {level!r}, expected one of {self.level_names}, an index from 0 to {len(self.levels) - 1}, or "
+            f"`granularity` got {level!r}, expected one of {self.level_names}, an index from 0 to "
+            f"{len(self.levels) - 1}, or "
             '"auto" for the controller\'s choice.'
         )
 
@@ -151,8 +154,9 @@ class GranulonProcessor(ProcessorMixin):
             text = _MARKED.sub("", text)
             if self.semantic_token in text:
                 raise ValueError(
-                    f"Text {index} contains {self.semantic_token!r}, which is reserved for semantic tokens: the processor "
-                    "writes it after each image. Remove it, or pass chat messages, in which user text stays text."
+                    f"Text {index} contains {self.semantic_token!r}, which is reserved for semantic tokens: the "
+                    "processor writes it after each image. Remove it, or pass chat messages, in which user text stays "
+                    "text."
                 )
             counts.append(text.count(self.image_token))
         return counts
@@ -172,9 +176,9 @@ class GranulonProcessor(ProcessorMixin):
             given = counts if len(flat) == sum(counts) else [len(flat)]
         if given != counts:
             raise ValueError(
-                f"The texts have {counts} image placeholders ({self.image_token!r}), but {given} images came with them. "
-                f"Put {self.image_token!r} into the text once for each image, or use `apply_chat_template` with an image "
-                "item in the message."
+                f"The texts have {counts} image placeholders ({self.image_token!r}), but {given} images came with "
+                f"them. Put {self.image_token!r} into the text once for each image, or use `apply_chat_template` with "
+                "an image item in the message."
             )
         return flat or None
 
@@ -184,19 +188,20 @@ class GranulonProcessor(ProcessorMixin):
         sizes = sorted({tuple(image.shape[-2:]) for image in processed["pixel_values"]})
         if len(sizes) > 1:
             raise ValueError(
-                f"The images of a batch have the sizes {sizes} after preprocessing; they must be equal. Leave `do_resize` on "
-                "with a `size` of height and width, or process them one by one."
+                f"The images of a batch have the sizes {sizes} after preprocessing; they must be equal. Leave "
+                "`do_resize` on with a `size` of height and width, or process them one by one."
             )
         (height, width), (patch_height, patch_width) = sizes[0], self.patch_size
         if height % patch_height or width % patch_width or not min(height // patch_height, width // patch_width):
             raise ValueError(
-                f"Images of {height} x {width} pixels cannot be cut into patches of {patch_height} x {patch_width}. Leave "
-                "`do_resize` on, or pass images whose sides are multiples of the patch."
+                f"Images of {height} x {width} pixels cannot be cut into patches of {patch_height} x {patch_width}. "
+                "Leave `do_resize` on, or pass images whose sides are multiples of the patch."
             )
         if self.image_size is not None and [height, width] != self.image_size:
             raise ValueError(
-                f"This encoder has learned positions for {self.image_size[0]} x {self.image_size[1]} pixels and takes no "
-                f"other size, got {height} x {width}. Leave `size`, `crop_size`, `do_resize` and `do_center_crop` as they are."
+                f"This encoder has learned positions for {self.image_size[0]} x {self.image_size[1]} pixels and takes "
+                f"no other size, got {height} x {width}. Leave `size`, `crop_size`, `do_resize` and `do_center_crop` "
+                "as they are."
             )
         pixel_values = [torch.as_tensor(image, dtype=torch.float32) for image in processed["pixel_values"]]
         processed["pixel_values"] = torch.stack(pixel_values)
@@ -224,8 +229,8 @@ class GranulonProcessor(ProcessorMixin):
         wanted = [_MARKED.sub("", sample).count(self.semantic_token) for sample in text]
         if counted != wanted:
             raise ValueError(
-                f"Image features and image tokens do not match: the prompts need {wanted} semantic tokens, but {counted} are "
-                "left: truncation cut inside an image. Raise `max_length` or turn truncation off."
+                f"Image features and image tokens do not match: the prompts need {wanted} semantic tokens, but "
+                f"{counted} are left: truncation cut inside an image. Raise `max_length` or turn truncation off."
             )
 
     def _get_num_multimodal_tokens(
@@ -252,8 +257,8 @@ class GranulonProcessor(ProcessorMixin):
         **kwargs: Any,
     ):
         """
-        As `ProcessorMixin.apply_chat_template`. Every template sees plain strings: image items become `image_token` where
-        they stand. Reserved tokens in a user's text stay text.
+        As `ProcessorMixin.apply_chat_template`. Every template sees plain strings: image items become `image_token`
+        where they stand. Reserved tokens in a user's text stay text.
 
         Args:
             processor_kwargs: for `__call__`, such as `{"granularity": "fine"}`.
@@ -277,8 +282,8 @@ class GranulonProcessor(ProcessorMixin):
                     message["content"] = re.sub(f"[{_START}{_END}]", "", message.get("content") or "")
             elif return_assistant_tokens_mask:
                 raise ValueError(
-                    f"A message holds {self.image_token!r} or {self.semantic_token!r} as text, which cannot be kept as text "
-                    "with `return_assistant_tokens_mask=True`. Remove it from the message."
+                    f"A message holds {self.image_token!r} or {self.semantic_token!r} as text, which cannot be kept "
+                    "as text with `return_assistant_tokens_mask=True`. Remove it from the message."
                 )
             else:
                 processor_kwargs["sanitize_control_tokens"] = True

@@ -146,6 +146,13 @@ def processor():
     fixed["length"] = inputs["input_ids"].shape[1]
     return {"class": type(loaded).__name__, "said": loaded.decode(said), **fixed}
 
+@check  # before AutoModelForImageTextToText has seen the class
+def from_objects():
+    model = transformers.AutoModel.from_pretrained(work / "model", **trust)
+    processor = transformers.AutoProcessor.from_pretrained(work / "model", **trust)
+    pipe = transformers.pipeline("image-text-to-text", model=model, processor=processor)
+    return pipe(text=chats[1], generate_kwargs=generation, return_full_text=False)[0]["generated_text"]
+
 for auto in ("AutoModel", "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"):
     def load(auto=auto):
         model = getattr(transformers, auto).from_pretrained(work / "model", **trust)
@@ -324,6 +331,7 @@ def test_pipelines_travel(journey: dict[str, Any]) -> None:
         "reserved": answer(model, processor, journey["reserved"]),
     }
     assert found["saved_again"]["answer"] == answers[0]
+    assert found["from_objects"] == answers[1]
 
 
 def test_the_directory_is_self_contained(journey: dict[str, Any]) -> None:
@@ -481,3 +489,4 @@ def test_an_untied_model_reloads_whole(untied: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(untied)
     assert model.lm_head.weight is not model.get_input_embeddings().weight
     assert torch.equal(model.lm_head.weight, load_file(untied / "model.safetensors")["lm_head.weight"])
+    assert fingerprint(GranulonModel.from_pretrained(untied)) == fingerprint(model.model)  # passes over the head

@@ -68,7 +68,8 @@ TEMPLATES = {
         "{{- bos_token }}\n{%- for message in messages %}\n"
         "    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim"
         " + '<|eot_id|>' }}\n{%- endfor %}\n"
-        "{%- if add_generation_prompt %}\n    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n"
+        "{%- if add_generation_prompt %}\n    "
+        "{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n"
     ),
     "smollm2": (
         "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -158,12 +159,16 @@ def make_granulon(text: str = "qwen2", vision: str = "dinov3", family: str | Non
 
 
 def make_image(seed: int = 0, size: tuple[int, int] = (SIZE, SIZE)) -> Image.Image:
-    """A smooth random image of `(width, height)`: blocks of colour, so that neighbouring patches resemble each other."""
+    """
+    A smooth random image of `(width, height)`: blocks of colour, so that neighbouring patches resemble each other.
+    """
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize(size, Image.Resampling.BILINEAR)
 
 
-def save_backbones(directory: Path, text: str = "qwen2", tied: bool = True, dtype: torch.dtype = torch.float32) -> tuple:
+def save_backbones(
+    directory: Path, text: str = "qwen2", tied: bool = True, dtype: torch.dtype = torch.float32
+) -> tuple:
     """Directories of a vision encoder and a language model with its tokenizer."""
     vision, language = directory / "vision", directory / "text"
     make_vision().to(dtype).save_pretrained(vision)

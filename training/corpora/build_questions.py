@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 LEVELS = ("coarse", "medium", "fine", "finest")
 SEED = 20
-QUESTIONS_PER_LEVEL = 1400
+QUESTIONS_PER_LEVEL = 1500
 DEV_SHARE = 0.15
 HERE = Path(__file__).parent
 OUTPUT, HELDOUT = HERE / "questions_train.jsonl", HERE / "questions_heldout.jsonl"
@@ -38,7 +38,7 @@ OUTPUT, HELDOUT = HERE / "questions_train.jsonl", HERE / "questions_heldout.json
 
 
 def words(text: str) -> list[str]:
-    return [word.strip() for word in text.replace("\n", " ").split(",") if word.strip()]
+    return [" ".join(word.split()) for word in text.split(",") if word.strip()]
 
 
 SLOTS = {
@@ -199,9 +199,8 @@ SLOTS = {
     ),
     "graph": words("chart, graph, plot, figure, diagram, panel"),
     "series": words(
-        """Germany, Japan, the control group, product B, women, men, rice exports, 2020, tablets, the under-30s, wind
-        power, the north region, group A, the blue team, coal, mobile users, sales, the placebo arm, tuition fees,
-        Brazil"""
+        """Germany, Japan, the control group, product B, group A, the north region, the blue team, coal, wind power,
+        Brazil, the placebo arm, store 2, the youngest group, the women's group, rice, the test set, Canada, gas"""
     ),
     "category": words(
         """January, May, August, 2012, 2018, Q3, Monday, Friday, week 6, France, Canada, the south, apples, diesel,
@@ -448,10 +447,11 @@ PAIRS = {slots: rows(slots, table) for slots, table in PAIRS.items()}
 
 PLURALS = {
     "man": "men", "woman": "women", "policeman": "policemen", "fisherman": "fishermen", "old man": "old men",
-    "sheep": "sheep", "child": "children", "goldfish": "goldfish", "deer": "deer", "hoof": "hooves", "wolf": "wolves", "scissors":
-    "scissors", "calf": "calves", "bookshelf": "bookshelves", "shelf": "shelves", "knife": "knives", "leaf":
-    "leaves", "pair of jeans": "pairs of jeans", "noodles": "noodles", "fish": "fish", "ivy": "ivies", "puppy":
-    "puppies", "ultrasonic shears": "ultrasonic shears", "bipolar forceps": "bipolar forceps",
+    "sheep": "sheep", "child": "children", "goldfish": "goldfish", "deer": "deer", "hoof": "hooves",
+    "wolf": "wolves", "scissors": "scissors", "calf": "calves", "bookshelf": "bookshelves", "shelf": "shelves",
+    "knife": "knives", "leaf": "leaves", "pair of jeans": "pairs of jeans", "noodles": "noodles", "fish": "fish",
+    "ivy": "ivies", "puppy": "puppies", "ultrasonic shears": "ultrasonic shears",
+    "bipolar forceps": "bipolar forceps",
 }  # fmt: skip
 
 
@@ -498,8 +498,8 @@ class Filler(dict):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Families: `name | task | weights in per cent, coarse to finest | ... choices=...`, then one phrasing a line.
-# `domain` picks the context sentences; `[slot]` after a phrasing lets it become multiple choice with options from there.
+# Families: `name | task | weights in per cent, coarse to finest | domain`, then one phrasing a line. The domain, where
+# there is one, lends its context sentences. `[slot]` after a phrasing: it may become multiple choice with words of it.
 
 FAMILIES = {}
 FAMILIES["coarse"] = """
@@ -4160,6 +4160,370 @@ video_and_robotics | vqa
     finest At what frame number are we?
     finest What battery voltage is shown?
     finest What is the label on the button it should press?
+
+chatty_travel | vqa
+    coarse We can't agree whether this was the Sunday or the stormy Monday of our trip. What does the weather tell you?
+    coarse My partner says it looks like a film set. Does the place strike you as real?
+    coarse I'd like to put this in the album under a heading. Any ideas?
+    coarse Trying to remember where on earth I was here. Any clue about the region?
+    coarse Is that a touristy spot or somewhere off the beaten track?
+    coarse Honestly, does this place look worth the detour?
+    medium Someone photobombed us. Where in the frame is he?
+    medium I left my rucksack somewhere at this viewpoint. Is it on the bench or by the railing?
+    medium Who's missing from our group here?
+    medium Did the guide already get off the bus?
+    medium What on earth is that man dragging along the pier?
+    medium Which of us is sitting closest to the campfire?
+    fine Did I already have that awful sunburn on my nose?
+    fine Had the tent's zip already come apart that day?
+    fine What was the glaze on those tiles we liked so much, shiny or dull?
+    fine My hat looks odd here. Is the brim folded up?
+    fine Were the shutters of our cottage blue or more of a green?
+    fine Is my camera strap twisted?
+    finest I forgot what the hostel was called. It's on the sign, isn't it?
+    finest How much did they charge for a coffee? The board is in the picture.
+    finest We need the kilometre figure on that milestone.
+    finest What was the number of our cabin? It's on the door.
+    finest Can you make out which date the ticket inspector stamped?
+    finest Somebody scratched their initials into the rock. Which?
+
+chatty_home | vqa
+    coarse My flatmate says the room looks like a cave. What impression does it make on you?
+    coarse Does it look as if a party took place?
+    coarse If you came in here for the first time, how would it strike you?
+    coarse Would you say it's cosy in there or rather cold and bare?
+    coarse My landlord wants a general description of the flat's condition from this.
+    coarse What sort of lifestyle does this living room suggest?
+    medium I've been hunting for the scissors all day. Any sign of them?
+    medium What has the cat knocked over this time?
+    medium Did the movers forget the bookcase?
+    medium What's that thing poking out from behind the sofa?
+    medium Whose bike is in the hallway, and what is it leaning on?
+    medium Did they deliver the washing machine or the dryer?
+    fine Did my houseplant get any new leaves?
+    fine Has the dye washed out of this jumper?
+    fine Are the legs of the new table really oak?
+    fine Did I forget to turn the hob off?
+    fine My son says the kettle's lid doesn't shut. Can you see why?
+    fine Is the strap of the bag starting to come off?
+    finest How many units did we use? The photo shows the meter.
+    finest The remote has lost its label. Which symbol is on the green button?
+    finest I took a picture of the router: what's the default key?
+    finest Tell me how many screws came in this bag.
+    finest What did the neighbour write on the slip that was stuck to our door?
+    finest To what temperature did I set the freezer?
+
+work_site | vqa
+    coarse Is the working day over here, or is everybody at it?
+    coarse How far has the whole building progressed?
+    coarse For the site diary: conditions today?
+    coarse Does the site make an orderly impression?
+    coarse Roughly what is being built?
+    coarse Is it a renovation, a demolition or new construction?
+    medium Are the scaffolders wearing their harnesses, and where are they?
+    medium What is the digger scooping up?
+    medium Which beam is resting on the column?
+    medium Is there any material stored under the stairs?
+    medium Who is standing below the hanging load?
+    medium How many workers are without a helmet?
+    fine Is the guard rail bolted on?
+    fine Is the concrete still wet?
+    fine Does the rope show wear?
+    fine Is the ladder's foot standing level?
+    fine Is the rebar bent?
+    fine Is the strap of his helmet under the chin?
+    finest What load is the crane rated for, by its plate?
+    finest Which permit number hangs on the fence?
+    finest What height is pencilled on the wall?
+    finest How many bolts hold the flange?
+    finest What does the spirit level's bubble say, left or right of the lines?
+    finest Read the delivery note for the cement.
+
+inspection | vqa
+    coarse Does the plant run normally?
+    coarse What type of facility is under inspection?
+    coarse Is the overall housekeeping acceptable?
+    coarse Would this hall pass a first-glance audit?
+    coarse Is it a routine picture or does it document an incident?
+    coarse Report the general condition in a sentence.
+    medium Is any part missing from the assembly?
+    medium Which of the bottles on the line has fallen over?
+    medium Is a foreign object on the conveyor?
+    medium Where on the board is the missing component?
+    medium Is the extinguisher hanging next to the exit?
+    medium How many defective items are in the tray?
+    fine Is the seam of this can tight?
+    fine Does the coating show bubbles?
+    fine Is the thread of the bolt stripped?
+    fine Is there a burr along the cut edge?
+    fine Is the print on the blister smeared?
+    fine Is the gasket squeezed out on one side?
+    finest What lot code is on the cap?
+    finest Does the date code match the one on the case?
+    finest What does the pointer of the dial say?
+    finest How many pinholes are in the foil?
+    finest How many scratches shorter than a millimetre are there?
+    finest What torque value is on the sticker?
+
+quoted_words | vqa
+    coarse If you had to finish the sentence "This is a picture of ...", what would you put?
+    coarse Does "calm before the storm" describe the scene?
+    coarse Would you file it under "street life" or "still life"?
+    coarse Which fits better overall: "abandoned" or "bustling"?
+    coarse True or false: "This is a scene from everyday life in a big city."
+    coarse A user searches for "winter wonderland". Should this come up?
+    medium True or false: "The man is sitting on the wall."
+    medium Does "a dog jumping over a fence" match what is seen?
+    medium Is the statement "there are three chairs around the table" right?
+    medium Complete: "The cup is standing on the ..."
+    medium Which caption is right: "a girl pushes a swing" or "a girl sits on a swing"?
+    medium The caption says "two ducks on a pond". Are they ducks?
+    fine True or false: "The woman's coat is buttoned."
+    fine Does "a chipped blue cup" describe it correctly?
+    fine Complete: "The roof of the hut is made of ..."
+    fine Which is right: "the boy's hair is curly" or "the boy's hair is straight"?
+    fine The seller claims "like new". Do you see wear on the edges?
+    fine Is "grinning from ear to ear" right for his face?
+    finest Is it "affect" or "effect" in the second line?
+    finest True or false: "The clock reads half past four."
+    finest Does the bottle say "still" or "sparkling"?
+    finest Complete the slogan: "Just ..."
+    finest Is there the word "free" anywhere in the small letters?
+    finest The caption says "price: 12". Does that match the tag?
+
+hands_and_faces | vqa
+    coarse Is it a picture of joy or of grief, on the whole?
+    coarse What is the social setting of these people?
+    coarse What kind of relationship does the photo suggest in general?
+    coarse Does the crowd's mood seem to be turning?
+    coarse Is it a portrait session or a documentary moment?
+    coarse What human theme does it express?
+    medium Whom is she hugging?
+    medium Who is whispering to whom?
+    medium Is the girl pulling the boy along?
+    medium What are the two shaking hands in front of?
+    medium Which child is hiding behind the mother?
+    medium What did he just drop?
+    fine Are her fingers crossed?
+    fine Is his palm open or closed?
+    fine Is he frowning or squinting?
+    fine Is the thumb pointing up?
+    fine Are the dancer's toes pointed?
+    fine Are both of his arms raised above the head?
+    finest Which letter is she signing with her hand?
+    finest What number is written on the back of his hand?
+    finest How many lines cross the palm?
+    finest How many eyelets does his boot have?
+    finest What is the tiny word tattooed behind her ear?
+    finest What does the ring's engraving say?
+
+visual_prompts | vqa
+    coarse Ignoring the boxes that I drew, what is the scene?
+    coarse What do all the numbered photos have in common in their setting?
+    coarse Which of images 1 to 4 was taken at night?
+    coarse Image A and image B: which of the two is more peaceful?
+    coarse What would the whole picture be about if the masked part were gone?
+    coarse Which frame of the sequence starts a new scene?
+    medium What is object 3 in the numbered picture?
+    medium Which box holds the pedestrian, A or B?
+    medium Is the thing under the blue dot a bench?
+    medium What does box 2 stand on?
+    medium Name what is inside the yellow rectangle.
+    medium Is the item at point (312, 88) a cup?
+    fine In the outlined region, is the surface scratched?
+    fine What material is at the red dot?
+    fine Which colour is the item in box 4?
+    fine Is the door in the circled area open?
+    fine What texture does the masked area have?
+    fine Crop A shows the same jacket as crop B: do their collars differ?
+    finest What is written inside the green rectangle?
+    finest Read the characters in the crop.
+    finest Which digit is under the arrow?
+    finest How many dots lie within the tiny square?
+    finest What is the text at [120, 44, 310, 70]?
+    finest The masked word in the line: what is it?
+
+science_class | document
+    coarse Does the diagram explain a cycle, a structure or a comparison?
+    coarse What subject is this textbook page from?
+    coarse Which natural phenomenon is depicted?
+    coarse What concept is being taught by the drawing?
+    coarse Is the experiment about light or about sound?
+    coarse What would be a good heading for this diagram?
+    medium Which planet lies between Earth and Jupiter in the drawing?
+    medium What does the arrow from the plant lead to?
+    medium What do the rabbits eat in this food web?
+    medium Which organ does label C point to?
+    medium Is the magnet above the coil?
+    medium How many bulbs are wired in series?
+    fine What shape is the crystal?
+    fine Is the leaf's edge lobed?
+    fine Is the circuit's switch closed?
+    fine Which colour does the flame have?
+    fine Is the cell's membrane thick or thin?
+    fine Is the spring stretched?
+    finest What mass is written on the block?
+    finest How many electrons are drawn on the outer shell?
+    finest Which angle is given at vertex B?
+    finest What is the value of the resistor in the circuit?
+    finest How many chromosomes are in the drawn nucleus?
+    finest What is the formula beside the beaker?
+
+gardens_and_weather_reports | vqa
+    coarse Was there a frost last night, going by the look of everything?
+    coarse What will the weather probably do in the next hour?
+    coarse Is it a heatwave?
+    coarse Is the light that of the golden hour?
+    coarse How does the landscape look after the storm?
+    coarse Are we in the wet season?
+    medium What did the wind blow over?
+    medium Has the tree come down on the shed?
+    medium Is the snowplough ahead of the cars?
+    medium Who is sheltering under the awning?
+    medium What is floating in the flooded street?
+    medium Is there a rainbow behind the hill?
+    fine Is the car's roof covered in hail dents?
+    fine Is the icicle dripping?
+    fine Are the clouds at the horizon flat or towering?
+    fine Is the umbrella turned inside out?
+    fine How deep is the snow on the handrail?
+    fine Is the ice on the puddle cracked?
+    finest How many millimetres fell, by the gauge?
+    finest What's the wind speed on the display?
+    finest How many degrees are forecast for Tuesday?
+    finest How many hailstones lie on the lid?
+    finest What is the name of the storm in the headline?
+    finest Which warning level does the text give?
+
+shopping_online | vqa
+    coarse Is this a product photo or one from a customer?
+    coarse What target group is the shop after?
+    coarse What would be the product category?
+    coarse Does the listing look serious?
+    coarse Is the product shown in use or on its own?
+    coarse Which lifestyle does the advert sell?
+    medium What comes with the camera in the box?
+    medium Is the charger included in the picture?
+    medium Which product is shown on the second photo?
+    medium How many pieces does the set have?
+    medium Is the jar next to something that shows its size?
+    medium Does the model hold the bag or wear it?
+    fine Does the phone have a scratch near the lens?
+    fine Is the lid made of bamboo?
+    fine What kind of closure does the purse have?
+    fine Is the seat padded?
+    fine Do the trousers taper at the ankle?
+    fine Are the handles stitched or riveted?
+    finest What size is given in the label's second line?
+    finest How many stars and reviews does the listing show?
+    finest What is the article number?
+    finest What wattage is on the underside?
+    finest How much is postage?
+    finest How many holes does the belt have?
+
+games_and_puzzles | vqa
+    coarse What is the hidden theme of this picture puzzle?
+    coarse Is the riddle meant for kids?
+    coarse What kind of puzzle is it?
+    coarse Is the optical illusion about movement or depth?
+    coarse Solve the rebus in general: which proverb is illustrated?
+    coarse What genre is the video game?
+    medium Where is the key hidden in the search picture?
+    medium Which character is standing on the bridge?
+    medium Is the exit of the maze on the left?
+    medium Which piece fills the gap?
+    medium Is the player behind the enemy?
+    medium What is the avatar carrying?
+    fine Which of the shapes has a notch?
+    fine Does the second figure have a longer tail?
+    fine Is the shaded area a triangle?
+    fine What colour is the missing tile?
+    fine Is the treasure chest open?
+    fine Is the shield of the knight round?
+    finest How many squares can be counted in the figure?
+    finest What number completes the grid?
+    finest How many matches form the figure?
+    finest What score is at the top of the game screen?
+    finest How many hearts are left in the life bar?
+    finest What does the clue for 7 down say?
+
+wildlife_research | vqa
+    coarse Which biome was the camera trap set up in?
+    coarse Was the trap triggered at night?
+    coarse Is the reef healthy as a whole?
+    coarse Is it mating season, judging by the scene?
+    coarse Does the picture suggest human influence on the habitat?
+    coarse Label the frame: empty, wildlife or human?
+    medium Which species triggered the camera?
+    medium How many adults are in the pack?
+    medium Is the calf beside its mother?
+    medium What is the otter eating?
+    medium Is the diver close to the shark?
+    medium Which individual is leading the herd?
+    fine Is the elephant's left tusk broken?
+    fine Does the leopard's flank show rosettes or plain fur?
+    fine Is the whale's fluke notched?
+    fine Is the coral bleached?
+    fine Is the turtle's shell overgrown with algae?
+    fine Is the antler still in velvet?
+    finest What code is on the collar?
+    finest What temperature does the trap's info bar give?
+    finest How many barnacles sit on the fluke?
+    finest How many rings does the horn have?
+    finest How many scales lie between the eye and the nostril?
+    finest What is the tag number on the fin?
+
+money_and_law | document
+    coarse Is that a court drawing or a photograph?
+    coarse Is it a will, a lease or a loan agreement in general?
+    coarse What is this leaflet trying to warn people of?
+    coarse Is the certificate a serious one or a joke?
+    coarse Does the letter sound friendly or threatening?
+    coarse What's the point of this notice, in short?
+    medium Has the notary put a seal on it?
+    medium Is there a second signature under the first?
+    medium Where on the banknote is the portrait?
+    medium Are the pages bound or loose?
+    medium Is there a photo on the ID?
+    medium Which piece of evidence is in the bag?
+    fine Is the wax seal broken?
+    fine Is the banknote torn at a corner?
+    fine Has the ink run?
+    fine Is the hologram shiny or dull?
+    fine Is the photo in the passport in colour?
+    fine Does the signature slope to the right?
+    finest Up to what sum am I insured?
+    finest When does the lease end?
+    finest What's the name of the judge on the form?
+    finest What are the last four characters of the card?
+    finest What does clause 3 say about pets?
+    finest What interest rate is given?
+
+driving_and_navigation | vqa
+    coarse What kind of road lies ahead?
+    coarse Is visibility fine?
+    coarse Am I driving into a village or out of one?
+    coarse Is it a toll station or a border crossing?
+    coarse What is the overall risk right now?
+    coarse Is it dusk on this road?
+    medium Is the car in front braking for a pedestrian?
+    medium Is the lane next to me free?
+    medium Which vehicle will reach the junction first?
+    medium What is lying on the carriageway?
+    medium Is the tram to the left of the cyclist?
+    medium Where is the pedestrian going to cross?
+    fine Is the lorry's tailgate hanging open?
+    fine Are the stripes of the crossing worn away?
+    fine Is the barrier up or down?
+    fine Is the arrow of the light green?
+    fine Has the front wheel of the bike turned towards me?
+    fine Is the windscreen fogged up?
+    finest What speed is displayed in red?
+    finest In how many metres do I turn, says the screen?
+    finest What's the name of the next exit?
+    finest What weight limit is posted at the bridge?
+    finest What is the fuel price today?
+    finest At what time will I arrive, by the display?
 """
 
 
@@ -4194,7 +4558,7 @@ def parse_families() -> list[Family]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Dress: everything below is drawn without looking at the level (except that an aside names a level it does not ask for).
+# Dress: everything below is drawn without looking at the level (but an aside names a level that is not asked for).
 
 QUESTION_WORDS = words(
     """what, what's, which, who, whose, whom, where, when, why, how, is, are, was, were, do, does, did, has, have, can,
@@ -4204,24 +4568,29 @@ YES_NO_WORDS = words("is, are, was, were, do, does, did, has, have, can, could, 
 
 CONTEXTS = {
     "": [
-        "I'm writing a blog post.", "My sister sent me this.", "This is from our last trip.", "I am visually impaired.",
-        "We are preparing a quiz.", "Look at this picture.", "I took this with my phone.", "I need this for homework.",
-        "Here is an image from the internet.", "Have a look at the attachment.", "I have a question about this picture.",
+        "I'm writing a blog post.", "My sister sent me this.", "This is from our last trip.",
+        "I am visually impaired.", "We are preparing a quiz.", "Look at this picture.",
+        "I took this with my phone.", "I need this for homework.", "Here is an image from the internet.",
+        "Have a look at the attachment.", "I have a question about this picture.",
         "You are a helpful assistant that answers questions about images.", "We argued about this at dinner.",
-        "This is one of forty pictures that I have to go through today.", "I found this in an old drawer.", "<image>",
-        "My boss wants an answer within the hour, and I cannot open the file properly on my phone.", "Good morning!",
-        "My daughter keeps asking me questions about this one, so please help me out.", "Hi there,", "Sorry to bother you.",
-        "The picture is small, but I hope that it is good enough.", "You are shown one image.", "Consider the image below.",
-        "I'm learning English and I describe pictures for practice.", "This came in this morning.", "Help me out here.",
+        "This is one of forty pictures that I have to go through today.", "I found this in an old drawer.",
+        "<image>", "My boss wants an answer within the hour, and I cannot open the file properly on my phone.",
+        "Good morning!", "My daughter keeps asking me questions about this one, so please help me out.",
+        "Hi there,", "Sorry to bother you.", "The picture is small, but I hope that it is good enough.",
+        "You are shown one image.", "Consider the image below.",
+        "I'm learning English and I describe pictures for practice.", "This came in this morning.",
+        "Help me out here.",
     ],
     "surgery": [
-        "This frame comes from a surgical video.", "We are reviewing a laparoscopy.", "You are assisting in theatre.",
-        "The recording was made during a training session for residents.", "The patient is 54 years old.",
-        "You are an expert in minimally invasive surgery.", "The image was taken by the endoscope camera.",
+        "This frame comes from a surgical video.", "We are reviewing a laparoscopy.",
+        "You are assisting in theatre.", "The recording was made during a training session for residents.",
+        "The patient is 54 years old.", "You are an expert in minimally invasive surgery.",
+        "The image was taken by the endoscope camera.",
     ],
     "medical": [
-        "The patient is a 61-year-old man with a cough.", "I am a radiology resident.", "This is not for diagnosis.",
-        "A patient came in after a fall.", "You are a medical imaging assistant.", "The scan was done yesterday.",
+        "The patient is a 61-year-old man with a cough.", "I am a radiology resident.",
+        "This is not for diagnosis.", "A patient came in after a fall.", "You are a medical imaging assistant.",
+        "The scan was done yesterday.",
     ],
     "document": [
         "I scanned this at the office.", "My landlord sent me this.", "This came in the post today.",
@@ -4231,38 +4600,59 @@ CONTEXTS = {
         "This figure is from the annual report.", "The plot is taken from a paper.", "You are a data analyst.",
         "Our team discussed this in the meeting.", "The figure was made with our own numbers.",
     ],
-    "screen": ["This is a screenshot.", "My computer shows this.", "You control a browser.", "The app looks strange."],
-    "street": ["I am driving.", "This is the dashboard camera.", "You are a self-driving car.", "I'm at the corner."],
+    "screen": [
+        "This is a screenshot.", "My computer shows this.", "You control a browser.", "The app looks strange.",
+    ],
+    "street": [
+        "I am driving.", "This is the dashboard camera.", "You are a self-driving car.", "I'm at the corner.",
+    ],
 }  # fmt: skip
 # What the question does *not* want, by level: an aside names a level other than the asked one.
 ASIDES = [
-    ["I know where this was taken.", "The place itself doesn't matter.", "Don't bother about the atmosphere.",
-     "Skip the general description.", "I know what kind of picture this is."],
-    ["I can see what objects are there.", "Forget the other things around.", "You needn't list the objects.",
-     "Never mind who else is in it.", "I already counted the people."],
-    ["Ignore the colours.", "I don't care what it is made of.", "Never mind the little scratches.",
-     "The condition of it doesn't matter.", "Small details don't interest me."],
-    ["You needn't read the text.", "Ignore the small print.", "I can read the numbers myself.",
-     "The writing in it is irrelevant.", "Never mind the label."],
+    [
+        "I know where this was taken.", "The place itself doesn't matter.", "Don't bother about the atmosphere.",
+        "Skip the general description.", "I know what kind of picture this is.",
+    ],
+    [
+        "I can see what objects are there.", "Forget the other things around.", "You needn't list the objects.",
+        "Never mind who else is in it.", "I already counted the people.",
+    ],
+    [
+        "Ignore the colours.", "I don't care what it is made of.", "Never mind the little scratches.",
+        "The condition of it doesn't matter.", "Small details don't interest me.",
+    ],
+    [
+        "You needn't read the text.", "Ignore the small print.", "I can read the numbers myself.",
+        "The writing in it is irrelevant.", "Never mind the label.",
+    ],
 ]  # fmt: skip
 LEADS = {
     True: [
         "In this picture, {}", "In the image, {}", "Tell me: {}", "Q: {}", "Question: {}", "Quick question: {}",
-        "Looking at this, {}", "Please tell me, {}", "Just wondering, {}", "Based on the image, {}", "And {}", "So {}",
+        "Looking at this, {}", "Please tell me, {}", "Just wondering, {}", "Based on the image, {}", "And {}",
+        "So {}",
     ],
-    False: ["Please {}", "Can you {}", "Could you {}", "Kindly {}", "I want you to {}", "Your task: {}", "Now {}"],
+    False: [
+        "Please {}", "Can you {}", "Could you {}", "Kindly {}", "I want you to {}", "Your task: {}", "Now {}",
+    ],
 }  # fmt: skip
 ENDINGS = {
-    "yes_no": ["Answer yes or no.", "Yes or no?", "Please answer with yes or no.", "Explain why.", "How sure are you?"],
-    "question": [
-        "Answer with a single word.", "Answer the question using a single word or phrase.", "Be brief.", "Short answer.",
-        "Answer in one sentence.", "Just the answer, please.", "Explain your answer.", "Think step by step.", "Why?",
-        "If you cannot tell, say so.", "Give reasons.",
+    "yes_no": [
+        "Answer yes or no.", "Yes or no?", "Please answer with yes or no.", "Explain why.", "How sure are you?",
     ],
-    "order": ["Keep it short.", "One sentence is enough.", "Be precise.", "Use plain English.", "No extra comments.",
-              "Write in full sentences.", "Take your time.", "At most 30 words."],
-    "any": ["Thanks!", "Thank you in advance.", "Please be honest.", "I'd be grateful.", "It's urgent.", "Answer:",
-            "I can't tell.", "It would help me a lot."],
+    "question": [
+        "Answer with a single word.", "Answer the question using a single word or phrase.", "Be brief.",
+        "Short answer.", "Answer in one sentence.", "Just the answer, please.", "Explain your answer.",
+        "Think step by step.", "Why?", "If you cannot tell, say so.", "Give reasons.",
+    ],
+    "order": [
+        "Keep it short.", "One sentence is enough.", "Be precise.", "Use plain English.", "No extra comments.",
+        "Write in full sentences.", "Take your time.", "At most 30 words.",
+    ],
+    "any": [
+        "Thanks!", "Thank you in advance.", "Please be honest.", "I'd be grateful.", "It's urgent.", "Answer:",
+        "I can't tell.", "It would help me a lot.",
+    ],
 }  # fmt: skip
 
 
@@ -4295,10 +4685,12 @@ def dress(question: str, family: Family, choices: str, rng: random.Random) -> st
     kind = "order" if not is_question else "yes_no" if first in YES_NO_WORDS and " or " not in question else "question"
     if choices and rng.random() < 0.3:
         question = add_choices(question, choices, rng)
-    elif rng.random() < 0.16:
+    elif rng.random() < 0.16 and not re.search(r"[.?:,] ", question):
         lead = rng.choice(LEADS[is_question])
-        keep = question.split()[0] in ("I", "OCR", "T1-") or question[1:2].isupper()
-        question = lead.format(question if keep else question[0].lower() + question[1:])
+        is_name = re.match(r"I\b|[A-Z]{2}", question)
+        question = lead.format(question if is_name else question[0].lower() + question[1:])
+        if lead.startswith("C"):
+            question = question.rstrip(".") + "?"
     if rng.random() < 0.16:
         question = f"{question} {rng.choice(ENDINGS[kind] if rng.random() < 0.75 else ENDINGS['any'])}"
     if rng.random() < 0.14:
@@ -4325,12 +4717,14 @@ def normalise(question: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[^\W_]+", question.lower()))
 
 
-def jaccard(first: tuple[str, ...], second: tuple[str, ...]) -> float:
-    return len(set(first) & set(second)) / max(1, len(set(first) | set(second)))
+def resembles(question: str, others: list[set[str]]) -> bool:
+    """More than 0.7 of the words that either has are in both (the corpus promises at most 0.8)."""
+    own = set(normalise(question))
+    return any(len(own & other) > 0.7 * len(own | other) for other in others)
 
 
 def split_families(families: list[Family], rng: random.Random) -> dict[str, str]:
-    """Family -> train or dev: the same share of each level; the four families of a domain go the same way."""
+    """Family -> train or dev: the same share of each level, and the four families of a domain go the same way."""
     groups = defaultdict(list)
     for name in dict.fromkeys(family.name.split("/")[0] for family in families):
         levels = [family.level for family in families if family.name.split("/")[0] == name]
@@ -4344,7 +4738,7 @@ def build() -> list[dict]:
     if len({family.name for family in families}) < len(families):
         raise ValueError(f"Two families share a name: {Counter(family.name for family in families).most_common(1)}.")
     split = split_families(families, random.Random(SEED))
-    heldout = [normalise(json.loads(line)["question"]) for line in HELDOUT.read_text("utf-8").splitlines()]
+    heldout = [set(normalise(json.loads(line)["question"])) for line in HELDOUT.read_text("utf-8").splitlines()]
     seen, records = set(), []
     for level in range(len(LEVELS)):
         own = [family for family in families if family.level == level]
@@ -4356,13 +4750,12 @@ def build() -> list[dict]:
             family = own[turn % len(own)]
             rng = random.Random(f"{SEED}/{family.name}/{turn // len(own)}")
             phrasing = family.phrasings[turn // len(own) % len(family.phrasings)]
-            phrasing, _, choices = phrasing.removesuffix("]").partition(" [")
+            phrasing, choices = re.fullmatch(r"(.*?)(?: \[([a-z]+)\])?", phrasing).groups("")
             plain = phrasing.format_map(Filler(rng))
             plain = plain[0].upper() + plain[1:] if rng.random() < 0.97 else plain
             question = dress(plain, family, choices, rng)
             tokens = normalise(question)
-            is_leak = any(jaccard(form, held) > 0.7 for form in (tokens, normalise(plain)) for held in heldout)
-            if is_leak or tokens in seen:
+            if tokens in seen or resembles(plain, heldout) or resembles(question, heldout):
                 continue
             seen.add(tokens)
             taken[family.name] += 1
