@@ -78,12 +78,6 @@ class GranulonProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "granularity"]
 
-    def to_dict(self) -> dict[str, Any]:
-        output = super().to_dict()
-        for derived in ("image_token_id", "semantic_token_id", "image_token_ids", "_image_token_ids"):
-            output.pop(derived, None)
-        return output
-
     # ------------------------------------------------------------------ images and texts
 
     def __call__(self, images: Any = None, text: Any = None, granularity: Any = None, **kwargs: Any):

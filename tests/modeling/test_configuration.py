@@ -115,7 +115,7 @@ def test_one_level_is_enough():
 @pytest.mark.parametrize(
     ("levels", "error", "message"),
     [
-        ([], ValueError, "non-empty list"),
+        ([], ValueError, "`levels`"),
         (change_level(tokens=5), ValueError, "Level `low` keeps 5 tokens but forms only 4 clusters.*Raise `clusters`"),
         (change_level(clusters=10), ValueError, "`low` forms 10 clusters.*only 9 pooled patches"),
         (change_level(pool=0), ValueError, "`pool` of level `low`.*at least 1, got 0"),

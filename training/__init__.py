@@ -1,0 +1,1 @@
+"""Training Granulon: corpora, data, stages and trainer."""
