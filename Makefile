@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
+# idle threads that spin slow everything down tenfold as soon as another process wants a core
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-slow check style clean
 .DEFAULT_GOAL := help

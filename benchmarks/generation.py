@@ -3,9 +3,9 @@ Granulon against transformers' own LLaVA class: the same encoder, language model
 
 Weights are random: they change what is said, not how long it takes. Both models hold the same language model, and each
 an encoder of the same architecture, without register tokens, so that LLaVA's stock selection (all but the class token)
-yields as many pixel tokens as Granulon has. Granulon runs at each level twice: `fixed` by `granularity=`, and
-`routed`: the controller chooses (its last bias is set so that it chooses this level). Every run is a `generate()`, its
-parts timed inside:
+yields as many pixel tokens as Granulon has. Granulon runs at each level twice: `fixed` by `granularity=`, and `routed`
+by the controller (its last bias is set so that it chooses this level). Every run is a `generate()`, its parts timed
+inside:
 
   vision      the encoder, and for Granulon the relation of its patches
   controller  finding the question, the language model's first block over it, the controller's MLP
@@ -179,11 +179,10 @@ def make_inputs(kind: Kind, processor: Any, options: argparse.Namespace) -> dict
     )
     inputs = {**inputs, "pixel_values": inputs["pixel_values"].to(options.dtype)}
     if kind.choice == "llava":
-        inputs.pop("granularity", None)
         input_ids = inputs["input_ids"]
         input_ids = input_ids[input_ids != processor.semantic_token_id].view(options.batch_size, -1)
         inputs |= {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-    return {name: tensor.to(options.device) for name, tensor in inputs.items()}
+    return inputs
 
 
 # ---------------------------------------------------------------------- runs
@@ -194,6 +193,7 @@ def generate(model: Any, kind: Kind, inputs: dict[str, torch.Tensor], options: a
     if kind.choice == "routed":  # steer the controller: it runs as ever, and chooses this level
         bias = model.model.granularity_controller.head[-1].bias
         bias.zero_()[model.config.level_names.index(kind.level)] = 1e4
+    inputs = {name: tensor.to(options.device) for name, tensor in inputs.items()}
     return model.generate(**inputs, max_new_tokens=options.new_tokens, do_sample=False)
 
 
@@ -256,7 +256,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     baseline, rows = kinds[0], []
     slots = torch.tensor([processor.image_token_id, processor.semantic_token_id])
-    num_text = int((~torch.isin(inputs[baseline]["input_ids"][0].cpu(), slots)).sum())
+    num_text = int((~torch.isin(inputs[baseline]["input_ids"][0], slots)).sum())
     for kind in kinds:
         log(f"peak memory: {kind.choice} {kind.level or ''}")
         times = {name: [run.parts[name] for run in timed[kind]] for name in PARTS}
@@ -339,16 +339,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens that each run generates (default: 32)")
     parser.add_argument(
         "--dtype",
-        type=partial(getattr, torch),
-        help="float32, bfloat16 or float16 (default: bfloat16 on a GPU, float32 on a CPU)",
+        choices=["float32", "bfloat16", "float16"],
+        help="default: bfloat16 on a GPU, float32 on a CPU",
     )
     options = parse_run_arguments(parser, repeats=10)
     if options.new_tokens < 3:
         parser.error(
             f"--new-tokens {options.new_tokens}: decoding is timed from the second token to the third; at least 3."
         )
-    if options.dtype is None:
-        options.dtype = torch.bfloat16 if options.device.type == "cuda" else torch.float32
+    options.dtype = getattr(torch, options.dtype or ("bfloat16" if options.device.type == "cuda" else "float32"))
     return options
 
 

@@ -95,7 +95,9 @@ def _checked_levels(levels: Any) -> list[dict[str, Any]]:
     if not isinstance(levels, list | tuple):
         raise TypeError(f"`levels` must be a list of dicts, coarse to fine, got {levels!r}.")
     if not levels:
-        raise ValueError("`levels` must be a non-empty list of levels, coarse to fine. Leave it out for the default four.")
+        raise ValueError(
+            "`levels` must be a non-empty list of levels, coarse to fine. Leave it out for the default four."
+        )
     checked = []
     for index, level in enumerate(levels):
         if not isinstance(level, dict):

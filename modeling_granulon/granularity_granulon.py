@@ -1,9 +1,20 @@
 """Text-conditioned granularity controller: the question decides how finely to look (paper section 3.2.1)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
 from .configuration_granulon import GranulonConfig
+
+
+class GranularityChoice(NamedTuple):
+    """One level per row of a batch, and where it came from. Rows without an image have -1 and zeros."""
+
+    granularity: torch.Tensor
+    logits: torch.Tensor
+    descriptor: torch.Tensor
+    is_chosen: torch.Tensor  # (batch_size,) bool: the controller chose, nothing fixed the level
 
 
 class GranularityController(nn.Module):
