@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from granulon import GranulonForConditionalGeneration
 from granulon.figures import draw_granularity, restore_image
+from granulon.hub_cards import render_card
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,6 +115,8 @@ def _init(arguments: argparse.Namespace) -> None:
     try:
         model.save_pretrained(staging, max_shard_size=arguments.max_shard_size)
         processor.save_pretrained(staging)
+        card = render_card(model.config, title=out.name, base_models=[arguments.vision, arguments.text])
+        card.save(staging / "README.md")
         if out.exists():
             out.rmdir()
         staging.chmod(0o755)

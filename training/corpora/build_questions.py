@@ -4742,7 +4742,7 @@ def build() -> list[dict]:
     seen, records = set(), []
     for level in range(len(LEVELS)):
         own = [family for family in families if family.level == level]
-        taken = Counter()
+        taken: Counter = Counter()
         # round robin over the families, so that each gets as many questions as the others until it runs dry
         for turn in range(10 * QUESTIONS_PER_LEVEL):
             if taken.total() == QUESTIONS_PER_LEVEL:
@@ -4781,7 +4781,8 @@ def level_of(record: dict) -> int:
 
 def shortcut_accuracy(records: list[dict], cue: Callable[[dict], object]) -> float:
     """Accuracy on the dev families of guessing the level most frequent in the train families for a value of `cue`."""
-    votes, overall = defaultdict(Counter), Counter()
+    votes: defaultdict[object, Counter] = defaultdict(Counter)
+    overall: Counter = Counter()
     for record in records:
         if record["split"] == "train":
             votes[cue(record)][level_of(record)] += 1
