@@ -1,5 +1,6 @@
 """Generation that decides the level first and pays only for the slots that this level uses."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -89,8 +90,9 @@ class GranulonGenerationMixin(GenerationMixin):
                     f"Image features and image tokens do not match: {len(pixel_values)} images, but the prompt has no "
                     "placeholder. Put `processor.image_token` into the text, or an image item into the chat message."
                 )
+            prompts = kwargs.get("inputs_embeds") if input_ids is None else input_ids
             outputs = super().generate(input_ids, **kwargs)
-            return self._with_granularity(outputs, None)
+            return self._with_granularity(outputs, None, num_rows=1 if prompts is None else len(prompts))
         if setting("prefill_chunk_size"):
             raise ValueError(
                 "`prefill_chunk_size` cannot be used with images: AdaTA needs whole images. Leave it out."
@@ -120,7 +122,7 @@ class GranulonGenerationMixin(GenerationMixin):
         )
         if is_watched or cache is not None:
             outputs = super().generate(prompt, attention_mask=keep.long(), **decision, **kwargs)
-            return self._with_granularity(outputs, choice)
+            return self._with_granularity(outputs, choice, num_rows=len(prompt))
 
         length = int(keep.sum(1).max())
         order = keep.long().argsort(dim=1, stable=True)[:, -length:]  # kept tokens, in order, flush right
@@ -192,9 +194,14 @@ class GranulonGenerationMixin(GenerationMixin):
         names = self.config.level_names
         indices = []
         for level in granularity:
-            if isinstance(level, str) and level not in (*names, "auto"):
+            if level is None or level == "auto":
+                indices.append(-1)
+            elif level in names:
+                indices.append(names.index(level))
+            elif isinstance(level, Integral) and not isinstance(level, bool):
+                indices.append(int(level))
+            else:
                 raise ValueError(f'`granularity` got {level!r}, expected one of {names}, an index, or "auto".')
-            indices.append(-1 if level in (None, "auto") else names.index(level) if isinstance(level, str) else level)
         return torch.tensor(indices, device=device)
 
     def _padding_id(self, setting: Any) -> int:
@@ -209,13 +216,13 @@ class GranulonGenerationMixin(GenerationMixin):
             return torch.ones_like(input_ids)
         return (input_ids != padding).long()
 
-    def _with_granularity(self, outputs: Any, choice: GranularityChoice | None) -> Any:
+    def _with_granularity(self, outputs: Any, choice: GranularityChoice | None, num_rows: int) -> Any:
         if isinstance(outputs, torch.Tensor):
             return outputs
         if choice is None:
-            num_rows, levels = len(outputs.sequences), len(self.config.levels)
-            outputs["granularity"] = torch.full((num_rows,), -1)
-            outputs["granularity_logits"] = torch.zeros(num_rows, levels)
+            levels, device = len(self.config.levels), outputs.sequences.device
+            outputs["granularity"] = torch.full((num_rows,), -1, device=device)
+            outputs["granularity_logits"] = torch.zeros(num_rows, levels, device=device)
         else:
             outputs["granularity"], outputs["granularity_logits"] = choice.granularity, choice.logits
         return outputs

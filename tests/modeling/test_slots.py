@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
+    StaticCache,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -386,6 +387,10 @@ def test_visual_tokens_follow_eq_4(vision: str, level: int):
     assert prefix == {"dinov3": 3, "clip": 1, "siglip": 0}[vision]
     patches, attention = hidden_states[:, prefix:], attention.mean(1)[:, prefix:, prefix:]
     attention = attention / attention.sum(-1, keepdim=True)
+    encoded = model.model.encode_images(pixel_values)
+    assert encoded[2] == (8, 8)
+    torch.testing.assert_close(encoded[0], patches, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoded[1], attention, atol=1e-5, rtol=1e-4)
     semantic = model.model.token_aggregator(patches, attention, torch.tensor([level] * 2), (8, 8)).tokens
 
     pool = POOLED_LEVELS[level]["pixel_pool"]
@@ -399,6 +404,13 @@ def test_visual_tokens_follow_eq_4(vision: str, level: int):
     ):
         hidden = torch.nn.functional.gelu(projector.linear_1(tokens)) * projector.gate[level]
         torch.testing.assert_close(part, projector.linear_2(hidden), atol=1e-4, rtol=1e-4)
+
+
+def test_the_tower_keeps_no_attention_after_a_forward():
+    case = load()
+    case.model(**case.encode(case.samples()))
+    held = [value for module in case.model.modules() for value in vars(module).values()]
+    assert not any(isinstance(value, torch.Tensor) for value in held)
 
 
 # ---------------------------------------------------------------------- generation
@@ -577,7 +589,9 @@ def test_a_returned_dict_carries_the_decision(beams: dict[str, int], cache: str)
 def test_a_returned_dict_without_images_has_no_level():
     case = load()
     inputs = case.encode([case.sample(case.render(("user", text)), -1) for text in ("Hello?", "Who goes there?")])
-    output = case.model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True)
+    options = {"max_new_tokens": 2, "num_beams": 2, "num_return_sequences": 2, "return_dict_in_generate": True}
+    output = case.model.generate(**inputs, **options)
+    assert len(output.sequences) == 4
     assert output.granularity.tolist() == [-1, -1]
     assert output.granularity_logits.tolist() == [[0.0] * 4] * 2
 
@@ -597,11 +611,33 @@ def test_rows_end_at_their_own_end_token(pooled: bool, options: dict[str, Any]):
     assert new_tokens(inputs, sequences) == pad(case, expected)
 
 
+@pytest.mark.parametrize("options", [{"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 2}])
+@both_budgets
+def test_rules_about_the_prompt_see_the_same_prompt(pooled: bool, options: dict[str, Any]):
+    case = load("qwen2", pooled)
+    samples, inputs = case.samples(), case.encode(case.samples())
+    alone = [generate(case, case.encode([s], granularity=max(s.level, 0)), **options)[0] for s in samples]
+    assert pad(case, alone) != true_batch("qwen2", pooled)
+    assert generate(case, inputs, **options) == pad(case, alone)
+    assert generate(case, inputs, **options, stopping_criteria=StoppingCriteriaList([Never()])) == pad(case, alone)
+
+
 def test_padding_is_recognised_without_a_mask():
     case = load("qwen2", True)
     inputs = case.encode(case.samples())
     assert bool((inputs.pop("attention_mask") == 0).any())
     assert generate(case, inputs) == true_batch("qwen2", True)
+
+
+def test_padding_with_the_end_token_changes_nothing():
+    case = load("qwen2", True)
+    end = case.processor.tokenizer.eos_token_id
+    expected = true_batch("qwen2", True)
+    assert all(case.processor.tokenizer.pad_token_id not in row and end not in row for row in expected)
+    inputs = case.encode(case.samples())
+    is_padding = inputs["attention_mask"] == 0
+    inputs["input_ids"] = torch.where(is_padding, end, inputs["input_ids"])
+    assert generate(case, inputs, pad_token_id=end) == expected
 
 
 def test_the_prompt_may_come_first_and_unnamed():
@@ -761,15 +797,16 @@ def tail_of(case: Case, text: str, **kwargs: Any) -> dict[str, torch.Tensor]:
 def keep_cache(case: Case, samples: list[Sample], how: str) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
     """First turn: inputs, sequences and the cache, either passed in or handed back."""
     inputs = case.encode(samples)
-    if how == "passed":
-        cache = DynamicCache()
+    if how in ("passed", "static"):
+        config = case.model.config.text_config
+        cache = DynamicCache() if how == "passed" else StaticCache(config=config, max_cache_len=800)
         sequences = case.model.generate(**inputs, past_key_values=cache, max_new_tokens=5, do_sample=False)
         return inputs, sequences, cache
     output = case.model.generate(**inputs, return_dict_in_generate=True, max_new_tokens=5, do_sample=False)
     return inputs, output.sequences, output.past_key_values
 
 
-@pytest.mark.parametrize("how", ["passed", "returned"])
+@pytest.mark.parametrize("how", ["passed", "static", "returned"])
 @pytest.mark.parametrize("given", ["all images", "new images"])
 @pytest.mark.parametrize("more", ["And now?", "@ And this?", "@@ Which?"])
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -1108,10 +1145,11 @@ def test_levels_out_of_range_are_refused(levels: list[int], call: Callable[[Case
         call(case, {**inputs, "granularity": torch.tensor(levels)})
 
 
-def test_an_unknown_level_is_answered_with_the_known_ones():
+@pytest.mark.parametrize("granularity", ["ultra", 1.0, True, {"level": 1}, torch.ones(6), [0, 1, 2, 3, "ultra", 0]])
+def test_an_unknown_level_is_answered_with_the_known_ones(granularity: Any):
     case = load()
-    with pytest.raises(ValueError, match="'ultra'.*'coarse', 'medium', 'fine', 'finest'"):
-        generate(case, case.encode(case.samples()), granularity="ultra")
+    with pytest.raises(ValueError, match="`granularity` got .*'coarse', 'medium', 'fine', 'finest'.* an index"):
+        generate(case, case.encode(case.samples()), granularity=granularity)
 
 
 @either_call
