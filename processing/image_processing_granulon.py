@@ -12,7 +12,7 @@ from huggingface_hub.utils import httpx
 from PIL import Image, ImageOps
 
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -134,7 +134,7 @@ def array_to_rgb(array: np.ndarray, channels: ChannelDimension | str | None) -> 
     return np.broadcast_to(array, (*array.shape[:2], 3)) if array.shape[-1] == 1 else array
 
 
-class _AnyImage:
+class _AnyImage(BaseImageProcessor):
     """What both backends share: opening and decoding, and an auto map that names both classes."""
 
     valid_kwargs = GranulonImageProcessorKwargs
@@ -187,6 +187,14 @@ class _AnyImage:
             array = array.round().astype(np.uint8)
         return np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
+    def _preprocess(
+        self, images: list[Any], rescale_first: bool, do_rescale: bool, rescale_factor: float, **kwargs: Any
+    ) -> BatchFeature:
+        if rescale_first and do_rescale:
+            images = [self.rescale(image, rescale_factor) for image in images]
+            do_rescale = False
+        return super()._preprocess(images, do_rescale=do_rescale, rescale_factor=rescale_factor, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
         if "AutoImageProcessor" in output.get("auto_map", {}):
@@ -202,37 +210,10 @@ class _AnyImage:
 class GranulonImageProcessorPil(_AnyImage, PilBackend):
     """Preprocessing without torchvision."""
 
-    def _preprocess(
-        self,
-        images: list[np.ndarray],
-        rescale_first: bool,
-        do_resize: bool,
-        size: SizeDict,
-        resample: Any,
-        do_rescale: bool,
-        rescale_factor: float,
-        return_tensors: Any = None,
-        **kwargs: Any,
-    ) -> BatchFeature:
-        if rescale_first and do_rescale:
-            images = [image.astype(np.float32) * np.float32(rescale_factor) for image in images]
-            do_rescale = False
-        if rescale_first and do_resize:
-            images = [self._resize_float(image, size, resample) for image in images]
-            do_resize = False
-        return super()._preprocess(
-            images,
-            do_resize=do_resize,
-            size=size,
-            resample=resample,
-            do_rescale=do_rescale,
-            rescale_factor=rescale_factor,
-            return_tensors=return_tensors,
-            **kwargs,
-        )
-
-    def _resize_float(self, image: np.ndarray, size: SizeDict, resample: Any) -> np.ndarray:
-        """Resize channel by channel: PIL holds floating-point pixels only in images of one channel."""
+    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+        """As in the library; floating-point pixels channel by channel, as PIL holds them in images of one channel."""
+        if not np.issubdtype(image.dtype, np.floating):
+            return super().resize(image, size, resample, **kwargs)
         if size.height and size.width:
             height, width = size.height, size.width
         elif size.shortest_edge and not size.longest_edge:
@@ -250,32 +231,6 @@ class GranulonImageProcessor(_AnyImage, TorchvisionBackend):
 
     def process_image(self, image: Any, *args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
         return torch.from_numpy(super().process_image(image, *args, **kwargs)).to(device)
-
-    def _preprocess(
-        self,
-        images: list[torch.Tensor],
-        rescale_first: bool,
-        do_resize: bool,
-        size: SizeDict,
-        resample: Any,
-        do_rescale: bool,
-        rescale_factor: float,
-        return_tensors: Any = None,
-        **kwargs: Any,
-    ) -> BatchFeature:
-        if rescale_first and do_rescale:
-            images = [image * rescale_factor for image in images]
-            do_rescale = False
-        return super()._preprocess(
-            images,
-            do_resize=do_resize,
-            size=size,
-            resample=resample,
-            do_rescale=do_rescale,
-            rescale_factor=rescale_factor,
-            return_tensors=return_tensors,
-            **kwargs,
-        )
 
 
 GranulonImageProcessor.register_for_auto_class()
