@@ -59,25 +59,26 @@ def window_of_patch(grid: tuple[int, int], pool: int, device: torch.device) -> t
     return (rows[:, None] * pooled_size(grid, pool)[1] + columns).flatten()
 
 
-def farthest_first_seeds(points: torch.Tensor, similarity: torch.Tensor, num_clusters: int) -> torch.Tensor:
+def farthest_first_seeds(points: torch.Tensor, features: torch.Tensor, num_clusters: int) -> torch.Tensor:
     """
     Seeds of the clustering: first the point with the largest mean cosine to all, then, each time, the point farthest
     from the seeds so far. Every point is taken once; ties go to the lowest index.
 
     Args:
         points: `(batch_size, num_points, size)`, a_i.
-        similarity: `(batch_size, num_points, num_points)`, cosines between the pooled features.
+        features: `(batch_size, num_points, hidden_size)`, unit-norm, whose cosines choose the first seed.
 
     Returns:
         `(batch_size, num_clusters)` indices of points.
     """
+    # the mean of the cosines is the cosine with the mean: no matrix of all pairs is needed, here or below
+    seed = (features @ features.mean(1).unsqueeze(-1)).squeeze(-1).argmax(-1, keepdim=True)
     squared = points.square().sum(-1)
-    distances = squared[:, :, None] + squared[:, None, :] - 2 * points @ points.transpose(1, 2)
-    seed = similarity.mean(-1).argmax(-1, keepdim=True)
     seeds, nearest = [seed], torch.full_like(squared, torch.inf)
     for _ in range(num_clusters - 1):
-        row = distances.gather(1, seed[:, :, None].expand(-1, -1, distances.shape[-1])).squeeze(1)
-        nearest = torch.minimum(nearest, row).scatter(1, seed, -torch.inf)
+        latest = points.gather(1, seed[:, :, None].expand(-1, -1, points.shape[-1]))
+        distances = squared + squared.gather(1, seed) - 2 * (points @ latest.transpose(1, 2)).squeeze(-1)
+        nearest = torch.minimum(nearest, distances).scatter(1, seed, -torch.inf)
         seed = nearest.argmax(-1, keepdim=True)
         seeds.append(seed)
     return torch.cat(seeds, dim=1)
@@ -260,7 +261,7 @@ class AdaptiveTokenAggregation(nn.Module):
             relation = pool_affinity(affinity.float(), grid, pool)
             points = features if config.cluster_features == "features" else relation
             if seeds is None:
-                seeds = farthest_first_seeds(points, features @ features.transpose(1, 2), num_clusters)
+                seeds = farthest_first_seeds(points, features, num_clusters)
             clusters = cluster_points(
                 points,
                 relation,
