@@ -5,8 +5,9 @@ Step 1 of the nano model: a pixel-level vision encoder (DINOv3 architecture), pr
 
 Every patch tells, through linear heads that are thrown away afterwards, which thing covers most of it (48 nouns, easy-vqa's
 3 shapes, or the background), its colour, whether it is upside down, whether it is large, where its middle is, whether that
-middle lies in this very patch, and which place and time of day the picture shows. Three batches in four are fresh scenes, one
-is from easy-vqa's training split, whose answers tell shape and colour. A run that stops is resumed by the same command.
+middle lies in this very patch, and which place and time of day the picture shows. Of eight batches three are fresh scenes,
+four are crowded ones, which teach more per picture, and one is from easy-vqa's training split, whose answers tell shape and
+colour. A run that stops is resumed by the same command.
 """
 
 import argparse
@@ -33,6 +34,8 @@ GRID = SIZE // PATCH
 CLASSES = ("background", *NOUNS, *SHAPES)
 ALL_COLOURS = ("background", *dict.fromkeys((*COLOURS, *EASY_COLOURS)))
 UNKNOWN = -100
+BATCH_SIZE = 64
+CROWDED_END = 10_000_000  # below it, in the part for training, every other batch of scenes is crowded
 HEADS = {
     "class": len(CLASSES),
     "colour": len(ALL_COLOURS),
@@ -107,7 +110,8 @@ class Scenes(torch.utils.data.Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        scene = make_scene(self.split, self.start + index, self.seed)
+        index += self.start
+        scene = make_scene(self.split, index, self.seed, is_crowded=index < CROWDED_END and index // BATCH_SIZE % 2 == 1)
         picture, coverage = paint(scene)
         targets = scene_targets(scene, coverage)
         return {"pixels": torch.from_numpy(np.array(picture)), **{k: torch.from_numpy(v) for k, v in targets.items()}}
@@ -160,7 +164,7 @@ def evaluate(encoder: nn.Module, heads: nn.ModuleDict, split: str, count: int, s
     """Share of things whose noun, colour ... the patches that they cover tell, each thing by the sum of its patches."""
     encoder.eval()
     hits: dict[str, list[bool]] = {"class": [], "colour": [], "upside_down": [], "large": [], "place": [], "night": []}
-    data = Scenes(split, 10_000_000, count, seed)
+    data = Scenes(split, CROWDED_END, count, seed)
     for start in range(0, count, 100):
         items = [data[index] for index in range(start, min(start + 100, count))]
         outputs = run_heads(encoder, heads, normalise(torch.stack([item["pixels"] for item in items])))
@@ -203,9 +207,8 @@ def main() -> None:
         first = state["step"]
         print(f"resumed after step {first}")
     easy_pixels, easy_targets = easy_vqa_batches()
-    batch_size = 64
-    data = Scenes("train", first * batch_size, (arguments.steps - first) * batch_size, arguments.seed)
-    loader = iter(torch.utils.data.DataLoader(data, batch_size, num_workers=1, prefetch_factor=4))
+    data = Scenes("train", first * BATCH_SIZE, (arguments.steps - first) * BATCH_SIZE, arguments.seed)
+    loader = iter(torch.utils.data.DataLoader(data, BATCH_SIZE, num_workers=1, prefetch_factor=4))
     progress = tqdm(range(first, arguments.steps), initial=first, total=arguments.steps, desc="encoder", mininterval=5)
     begin, sums = time.monotonic(), {}
     for step in progress:
@@ -213,8 +216,8 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = arguments.learning_rate * min(1, warm) * (1 + math.cos(math.pi * done)) / 2
         batch = next(loader)
-        if step % 4 == 3:
-            chosen = torch.randint(len(easy_pixels), (batch_size,), generator=torch.Generator().manual_seed(step))
+        if step % 8 == 0:
+            chosen = torch.randint(len(easy_pixels), (BATCH_SIZE,), generator=torch.Generator().manual_seed(step))
             batch = {"pixels": easy_pixels[chosen], **{name: value[chosen] for name, value in easy_targets.items()}}
         losses = dense_losses(run_heads(encoder, heads, normalise(batch.pop("pixels"))), batch)
         optimizer.zero_grad()

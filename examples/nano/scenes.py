@@ -4,8 +4,8 @@ Scenes: pictures of one to four pictograms on a painted place, with questions at
     python examples/nano/scenes.py --output runs/scenes --split pictograms --count 100     # PNGs and a chat.json
 
 The pictograms are OpenMoji's (CC BY-SA 4.0, https://openmoji.org; credit it wherever a picture made from them is shown),
-48 nouns in 8 groups of 6. Each pictogram is tinted in one of eight colours, upright or upside down, small or large.
-Every scene follows from its split, its index and the seed alone.
+48 nouns in 8 groups of 6. Each pictogram is tinted in one of eight colours, upright or upside down, small (32 px) or large
+(48 px), at a multiple of 8 px: a nano encoder, trained for minutes, could not learn every offset. Every scene follows from its split, its index and the seed alone.
 
 Splits, none of which shares a scene with another:
     train         pictograms and pairs of noun and colour of the training part
@@ -33,6 +33,8 @@ from tqdm.auto import tqdm
 
 SIZE = 128
 PATCH = 16
+SMALL, LARGE = 32, 48  # edges of things
+STEP = 8  # their places are multiples of it
 GRANULARITIES = ("coarse", "medium", "fine")
 GRANULARITY_LABELS = {"coarse": [0.9, 0.1, 0.0], "medium": [0.05, 0.9, 0.05], "fine": [0.0, 0.1, 0.9]}
 SPLITS = ("train", "compositions", "pictograms")
@@ -179,13 +181,15 @@ def load_pictogram(code: str, edge: int = 96) -> Image.Image:
 
 
 @lru_cache(maxsize=None)
-def tinted_pictogram(code: str, colour: str) -> Image.Image:
+def tinted_pictogram(code: str, colour: str, edge: int, is_upside_down: bool) -> Image.Image:
     """The pictogram in shades of one colour: black lines stay dark, its bright areas become the pure colour."""
     picture = load_pictogram(code)
     luma = np.asarray(picture.convert("RGB").convert("L"), dtype=np.float32)[:, :, None]
     bright = max(40.0, float(np.percentile(luma[np.asarray(picture.getchannel("A")) > 127], 80)))
     shade = np.asarray(COLOURS[colour], dtype=np.float32) * (0.15 + 0.85 * (luma / bright).clip(0, 1))
-    return Image.merge("RGBA", (*Image.fromarray(shade.round().astype(np.uint8)).split(), picture.getchannel("A")))
+    tinted = Image.merge("RGBA", (*Image.fromarray(shade.round().astype(np.uint8)).split(), picture.getchannel("A")))
+    tinted = tinted.resize((edge, edge), Image.Resampling.BILINEAR)
+    return tinted.transpose(Image.Transpose.ROTATE_180) if is_upside_down else tinted
 
 
 @dataclass(frozen=True)
@@ -221,24 +225,24 @@ class Scene:
         return groups.pop() if len(groups) == 1 else "mixed"
 
 
-def make_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """The scene number `index` of a split."""
+def make_scene(split: str, index: int, seed: int = 0, is_crowded: bool = False) -> Scene:
+    """The scene number `index` of a split; a crowded one, for pretraining an encoder, holds five to seven things."""
     if split not in SPLITS:
         raise ValueError(f"`split` is {split!r}, expected one of {SPLITS}.")
     rng = random.Random(f"{seed}/{split}/{index}")
     is_heldout = split == "pictograms"
     nouns = [noun for noun in NOUNS if pictograms_of(noun, is_heldout)]
-    if rng.random() < 0.5:  # things of one group, so that the kind of the scene is a question
+    if rng.random() < 0.5 and not is_crowded:  # things of one group, so that the kind of the scene is a question
         group = rng.choice([GROUP_OF[noun] for noun in nouns])
         nouns = [noun for noun in nouns if GROUP_OF[noun] == group]
-    count = rng.choice((1, 2, 2, 3, 3, 4))
+    count = rng.choice((5, 6, 7) if is_crowded else (1, 2, 2, 3, 3, 4))
     chosen: list[str] = []
     while len(chosen) < count:  # a noun may come again: then it is counted
         chosen.append(rng.choice(chosen) if chosen and rng.random() < 0.25 else rng.choice(nouns))
     things: list[Thing] = []
-    edges = [rng.randint(50, 58) if rng.random() < 0.45 else rng.randint(30, 38) for _ in chosen]
-    while len(edges) == 4 and sum(edge > 40 for edge in edges) > 1:  # four large ones do not fit
-        edges[[edge > 40 for edge in edges].index(True)] = rng.randint(30, 38)
+    edges = [LARGE if rng.random() < 0.45 else SMALL for _ in chosen]
+    while len(edges) > 4 and edges.count(LARGE) > 2:
+        edges[edges.index(LARGE)] = SMALL
     boxes = _place_boxes(edges, rng)
     for noun, box in zip(chosen, boxes, strict=True):
         colours = [colour for colour in COLOURS if is_heldout_pair(noun, colour) == (split == "compositions")]
@@ -248,7 +252,7 @@ def make_scene(split: str, index: int, seed: int = 0) -> Scene:
                 code=rng.choice(pictograms_of(noun, is_heldout)),
                 colour=rng.choice(colours),
                 is_upside_down=rng.random() < 0.3 and noun not in WITHOUT_TOP,
-                is_large=box[2] - box[0] > 40,
+                is_large=box[2] - box[0] == LARGE,
                 box=box,
             )
         )
@@ -262,12 +266,14 @@ def _place_boxes(edges: list[int], rng: random.Random) -> list[tuple[int, int, i
     while True:
         boxes: dict[int, tuple[int, int, int, int]] = {}
         for index in sorted(range(len(edges)), key=lambda i: -edges[i]):
-            for _ in range(30):
-                left, top = rng.randint(0, SIZE - edges[index]), rng.randint(0, SIZE - edges[index])
+            for _ in range(12):
+                left, top = (rng.randrange(0, SIZE - edges[index] + 1, STEP) for _ in range(2))
                 box = (left, top, left + edges[index], top + edges[index])
                 if all(box[0] >= b[2] or b[0] >= box[2] or box[1] >= b[3] or b[1] >= box[3] for b in boxes.values()):
                     boxes[index] = box
                     break
+            else:
+                break  # no room was found: begin anew
         if len(boxes) == len(edges):
             return [boxes[index] for index in range(len(edges))]
 
@@ -311,9 +317,7 @@ def paint(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     coverage = np.zeros((len(scene.things), grid, grid), dtype=np.float32)
     for index, thing in enumerate(scene.things):
         edge = thing.box[2] - thing.box[0]
-        sprite = tinted_pictogram(thing.code, thing.colour).resize((edge, edge), Image.Resampling.BILINEAR, reducing_gap=2)
-        if thing.is_upside_down:
-            sprite = sprite.transpose(Image.Transpose.ROTATE_180)
+        sprite = tinted_pictogram(thing.code, thing.colour, edge, thing.is_upside_down)
         picture.paste(sprite, thing.box[:2], sprite)
         mask = np.zeros((SIZE, SIZE), dtype=np.float32)
         mask[thing.box[1] : thing.box[3], thing.box[0] : thing.box[2]] = np.asarray(sprite.getchannel("A")) / 255
@@ -325,7 +329,10 @@ def paint(scene: Scene) -> tuple[Image.Image, np.ndarray]:
 
 
 def ask(scene: Scene, rng: random.Random, per_granularity: int = 2) -> list[dict[str, str]]:
-    """So many different questions of each granularity, coarse first: `question`, `answer`, `granularity`, `kind`."""
+    """
+    So many different questions of each granularity, coarse first (fewer where the scene has no more to ask about):
+    `question`, `answer`, `granularity`, `kind`.
+    """
     rows = []
     for granularity, kinds in (("coarse", _COARSE), ("medium", _MEDIUM), ("fine", _FINE)):
         seen: set[str] = set()
