@@ -34,11 +34,11 @@ from granulon import GranulonForConditionalGeneration
 from granulon.training.granularity_corpus import load_corpus
 
 
-# Coarse questions look at 2 x 2 pooled patches: 20 visual tokens in place of 72 or 80.
+# The paper's levels, at a grid of 14 x 14, with pixel tokens pooled: a coarse question costs 21 visual tokens, not 59 or 65.
 LEVELS = [
-    {"name": "coarse", "pool": 4, "clusters": 4, "tokens": 4, "pixel_pool": 2},
-    {"name": "medium", "pool": 2, "clusters": 8, "tokens": 8, "pixel_pool": 1},
-    {"name": "fine", "pool": 1, "clusters": 20, "tokens": 16, "pixel_pool": 1},
+    {"name": "coarse", "pool": 4, "clusters": 5, "tokens": 5, "pixel_pool": 4},
+    {"name": "medium", "pool": 2, "clusters": 10, "tokens": 10, "pixel_pool": 2},
+    {"name": "fine", "pool": 1, "clusters": 20, "tokens": 16, "pixel_pool": 2},
 ]
 CORPUS = Path(__file__).parents[2] / "training" / "corpora" / "questions_train.jsonl"
 

@@ -5,7 +5,7 @@ Scenes: pictures of one to four pictograms on a painted place, with questions at
 
 The pictograms are OpenMoji's (CC BY-SA 4.0, https://openmoji.org; credit it wherever a picture made from them is shown),
 48 nouns in 8 groups of 6. Each pictogram is tinted in one of eight colours, upright or upside down, small (32 px) or large
-(48 px), at a multiple of 8 px: a nano encoder, trained for minutes, could not learn every offset. Every scene follows from its split, its index and the seed alone.
+(48 px), at a multiple of 4 px: a nano encoder, trained for minutes, could not learn every offset. Every scene follows from its split, its index and the seed alone.
 
 Splits, none of which shares a scene with another:
     train         pictograms and pairs of noun and colour of the training part
@@ -31,10 +31,10 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 
-SIZE = 128
-PATCH = 16
+SIZE = 112
+PATCH = 8
 SMALL, LARGE = 32, 48  # edges of things
-STEP = 8  # their places are multiples of it
+STEP = 4  # their places are multiples of it
 GRANULARITIES = ("coarse", "medium", "fine")
 GRANULARITY_LABELS = {"coarse": [0.9, 0.1, 0.0], "medium": [0.05, 0.9, 0.05], "fine": [0.0, 0.1, 0.9]}
 SPLITS = ("train", "compositions", "pictograms")
@@ -226,7 +226,7 @@ class Scene:
 
 
 def make_scene(split: str, index: int, seed: int = 0, is_crowded: bool = False) -> Scene:
-    """The scene number `index` of a split; a crowded one, for pretraining an encoder, holds five to seven things."""
+    """The scene number `index` of a split; a crowded one, for pretraining an encoder, holds four to six things."""
     if split not in SPLITS:
         raise ValueError(f"`split` is {split!r}, expected one of {SPLITS}.")
     rng = random.Random(f"{seed}/{split}/{index}")
@@ -235,13 +235,13 @@ def make_scene(split: str, index: int, seed: int = 0, is_crowded: bool = False) 
     if rng.random() < 0.5 and not is_crowded:  # things of one group, so that the kind of the scene is a question
         group = rng.choice([GROUP_OF[noun] for noun in nouns])
         nouns = [noun for noun in nouns if GROUP_OF[noun] == group]
-    count = rng.choice((5, 6, 7) if is_crowded else (1, 2, 2, 3, 3, 4))
+    count = rng.choice((4, 5, 6) if is_crowded else (1, 2, 2, 3, 3, 4))
     chosen: list[str] = []
     while len(chosen) < count:  # a noun may come again: then it is counted
         chosen.append(rng.choice(chosen) if chosen and rng.random() < 0.25 else rng.choice(nouns))
     things: list[Thing] = []
     edges = [LARGE if rng.random() < 0.45 else SMALL for _ in chosen]
-    while len(edges) > 4 and edges.count(LARGE) > 2:
+    while edges.count(LARGE) > max(6 - len(edges), 1):  # more would not fit
         edges[edges.index(LARGE)] = SMALL
     boxes = _place_boxes(edges, rng)
     for noun, box in zip(chosen, boxes, strict=True):
@@ -257,7 +257,7 @@ def make_scene(split: str, index: int, seed: int = 0, is_crowded: bool = False) 
             )
         )
     return Scene(
-        rng.choice(list(PLACES)), rng.random() < 0.4, rng.randint(40, 88), tuple(things), rng.randrange(2**31)
+        rng.choice(list(PLACES)), rng.random() < 0.4, rng.randint(35, 77), tuple(things), rng.randrange(2**31)
     )
 
 
