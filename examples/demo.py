@@ -5,10 +5,10 @@ Granulon's main job, starting from the trained nano model that lies in `examples
     python examples/demo.py --short            a minute less: fewer held-out questions
 
 1. The pipeline loads the model and answers questions about held-out pictures at each granularity; the level is the
-   controller's choice, and the clusters that became semantic tokens are drawn.
-2. The model is evaluated on held-out data, beside a baseline that sees only the question.
-3. A LoRA adapter is trained for a minute on a task that the model has not seen (where in the picture a thing is), saved,
-   loaded again, and evaluated beside the model that it started from.
+controller's choice, and the clusters that became semantic tokens are drawn. 2. The model is evaluated on held-out
+data, beside a baseline that sees only the question. 3. A LoRA adapter is trained for a minute on a task that the
+model has not seen (where in the picture a thing is), saved, loaded again, and evaluated beside the model that it
+started from.
 """
 
 import argparse
@@ -78,7 +78,16 @@ def ask_examples(model: str, output: Path) -> None:
     scene, question = make_scene("compositions", TEST_START + 1), scene_questions("compositions", TEST_START + 1)[-1]
     output.mkdir(parents=True, exist_ok=True)
     paint(scene)[0].save(output / "scene.png")
-    command = [sys.executable, "-m", "granulon.cli", "ask", output / "scene.png", question["question"], "--model", model]
+    command = [
+        sys.executable,
+        "-m",
+        "granulon.cli",
+        "ask",
+        output / "scene.png",
+        question["question"],
+        "--model",
+        model,
+    ]
     subprocess.run([*command, "--save-figure", output / "look.png"], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -145,7 +154,9 @@ def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> 
     adapted = AutoModelForImageTextToText.from_pretrained(output / "adapter", dtype=torch.float32)
     after, _ = answer_questions(adapted, processor, heldout, name="after")
     groups = [row["group"] for row in heldout]
-    hits = [[float(a == row["answer"]) for a, row in zip(answers, heldout, strict=True)] for answers in (before, after)]
+    hits = [
+        [float(a == row["answer"]) for a, row in zip(answers, heldout, strict=True)] for answers in (before, after)
+    ]
     gains = [new - old for old, new in zip(*hits, strict=True)]
     print(f"\n   {len(heldout)} held-out questions of the new task, such as: {heldout[0]['question']}")
     print(f"   before  {bootstrap_interval(hits[0], groups)} %   (the model answers: {before[0]!r})")
@@ -155,7 +166,9 @@ def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(HERE / "nano" / "granulon-nano"), help="directory (default: the nano model)")
+    parser.add_argument(
+        "--model", default=str(HERE / "nano" / "granulon-nano"), help="directory (default: the nano model)"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--short", action="store_true", help="evaluate on fewer questions")
     parser.add_argument("--seed", type=int, default=0)

