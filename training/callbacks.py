@@ -1,0 +1,237 @@
+"""What a person sees while a model trains: one line per log with everything in it, and answers to fixed questions."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from transformers import TrainerCallback
+from transformers.image_utils import load_image
+
+
+logger = logging.getLogger(__name__)
+
+_TERMS = ("task", "pixel", "semantic", "controller")
+
+
+class ProgressReport(TrainerCallback):
+    """
+    Progress with the time that is left, loss terms, shares of the levels, samples/s and tokens/s, on rank 0: a line at
+    every log and, on a terminal, a bar below.
+
+    Adds `samples_per_second` and `tokens_per_second` to the logs, over all ranks and since the last log; evaluating,
+    saving and generating samples do not count. For loggers to receive them, put it in front of theirs: `install`.
+    """
+
+    def __init__(self, stream: Any = None):
+        self.stream = stream or sys.stderr
+        self.bar: tqdm | None = None
+        self.seconds = 0.0  # in training steps since the last log
+        self.total_seconds = 0.0
+        self.total_steps = 0
+        self.steps = 0
+        self.num_tokens: float | None = None
+        self.mark = time.perf_counter()
+
+    @classmethod
+    def install(cls, trainer: Any, stream: Any = None) -> "ProgressReport":
+        """Put one in the place of the trainer's own progress display, in front of all other callbacks."""
+        from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+        for shown in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(shown)
+        report = cls(stream)
+        trainer.callback_handler.callbacks.insert(0, report)
+        return report
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.mark = time.perf_counter()
+        if state.is_world_process_zero and self.stream.isatty():
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, file=self.stream, dynamic_ncols=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        self.seconds += now - self.mark
+        self.total_seconds += now - self.mark
+        self.steps, self.total_steps, self.mark = self.steps + 1, self.total_steps + 1, now
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Nothing: the time to fetch a batch belongs to the step."""
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.mark = time.perf_counter()
+
+    on_save = on_evaluate
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs is None:
+            return
+        if "loss" in logs and self.steps and self.seconds > 0:
+            batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+            added = {"samples_per_second": round(self.steps * batch / self.seconds, 3)}
+            tokens = logs.get("num_tokens")
+            if tokens is not None:
+                if self.num_tokens is not None:
+                    added["tokens_per_second"] = round((tokens - self.num_tokens) / self.seconds, 1)
+                self.num_tokens = tokens
+            logs.update(added)
+            if state.log_history:
+                state.log_history[-1].update(added)
+            self.steps, self.seconds = 0, 0.0
+        if state.is_world_process_zero:
+            self._write(self.line(logs, state.global_step, state.max_steps))
+
+    def line(self, logs: Mapping[str, Any], step: int, max_steps: int) -> str:
+        """The logs in a readable order; what is not there is left out."""
+        prefix = "eval_" if any(name.startswith("eval_") for name in logs) else ""
+        if f"{prefix}loss" not in logs:
+            rest = {name: value for name, value in logs.items() if name not in ("epoch", "total_flos", "step")}
+            return f"step {step}/{max_steps} | " + ", ".join(f"{name} {_number(v)}" for name, v in rest.items())
+        parts = [f"step {step}/{max_steps}"]
+        if prefix:
+            parts.append("evaluation")
+        elif self.total_steps:
+            parts.append(f"{_duration(self.total_seconds / self.total_steps * (max_steps - step))} left")
+        loss = f"loss {_number(logs[f'{prefix}loss'])}"
+        terms = [(term, logs.get(f"{prefix}loss_{term}")) for term in _TERMS]
+        shown = ", ".join(f"{term} {_number(value)}" for term, value in terms if value is not None)
+        parts.append(f"{loss} ({shown})" if shown else loss)
+        key = f"{prefix}level/"
+        levels = [(name[len(key) :], value) for name, value in logs.items() if name.startswith(key)]
+        if levels:
+            parts.append("levels " + ", ".join(f"{name} {value:.0%}" for name, value in levels))
+        if "learning_rate" in logs:
+            parts.append(f"lr {_number(logs['learning_rate'])}")
+        for name, unit in (("samples_per_second", "samples/s"), ("tokens_per_second", "tokens/s")):
+            if f"{prefix}{name}" in logs:
+                parts.append(f"{_number(logs[f'{prefix}{name}'])} {unit}")
+        return " | ".join(parts)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _write(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+
+class SampleGeneration(TrainerCallback):
+    """
+    Answers fixed questions before training, every `every` optimizer steps and at the end: printed, appended to
+    `samples.jsonl` in the output directory, and kept in the trainer's `log_history` as `samples`.
+
+    Greedy, and without random numbers, so that it changes nothing in training. Runs on rank 0 from whole weights;
+    where these are sharded (FSDP, ZeRO-3) it is off and says so.
+
+    Args:
+        questions: dicts of `question`, `image` (path, URL or PIL image; may be left out) and, if
+            wanted, `granularity`.
+
+    Raises:
+        ValueError: no questions, or one without text; an image that cannot be read.
+    """
+
+    def __init__(
+        self, processor: Any, questions: Sequence[Mapping[str, Any]], every: int = 100, max_new_tokens: int = 32
+    ):
+        if every < 1 or max_new_tokens < 1:
+            raise ValueError(f"`every` is {every} and `max_new_tokens` {max_new_tokens}; both must be at least 1.")
+        if not questions:
+            raise ValueError("`questions` is empty: give at least one, with `question` and `image`.")
+        self.processor, self.every, self.max_new_tokens = processor, every, max_new_tokens
+        self.questions = []
+        for index, entry in enumerate(questions):
+            if not isinstance(entry, Mapping) or not str(entry.get("question") or "").strip():
+                raise ValueError(f"Sample {index} is {entry!r}, expected `question` and `image`.")
+            image = entry.get("image")
+            try:
+                loaded = None if image is None else load_image(image)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"Sample {index} has the image {image!r}, which cannot be read: {error}") from error
+            self.questions.append((str(entry["question"]), loaded, entry.get("granularity")))
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if state.global_step == 0:
+            self._run(args, state, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._run(args, state, model)
+
+    def _run(self, args: Any, state: Any, model: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        is_zero3 = getattr(args, "hf_deepspeed_config", None) is not None and args.hf_deepspeed_config.is_zero3()
+        if getattr(args, "fsdp", None) or is_zero3 or any("DTensor" in type(p).__name__ for p in model.parameters()):
+            if state.global_step == 0:
+                logger.warning("Samples are off: the weights are sharded over the processes.")
+            return
+        answers = self.generate(model, is_bf16=args.bf16)
+        state.log_history.append({"step": state.global_step, "samples": answers})
+        for answer in answers:
+            print(
+                f"  [step {state.global_step}] {answer['question']} ({answer['granularity']}) -> {answer['answer']!r}",
+                file=sys.stderr,
+            )
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "samples.jsonl", "a", encoding="utf-8") as file:
+            for answer in answers:
+                file.write(json.dumps({"step": state.global_step, **answer}, ensure_ascii=False) + "\n")
+
+    @torch.no_grad()
+    def generate(self, model: Any, is_bf16: bool = False) -> list[dict[str, str]]:
+        """`question`, `answer` and the level's name as `granularity` ("none" without an image), for each question."""
+        model = getattr(model, "module", model)
+        was_training = model.training
+        model.eval()
+        try:
+            return [self._answer(model, *entry, is_bf16=is_bf16) for entry in self.questions]
+        finally:
+            model.train(was_training)
+
+    def _answer(self, model: Any, question: str, image: Any, granularity: Any, is_bf16: bool) -> dict[str, str]:
+        content: list[dict[str, Any]] = [] if image is None else [{"type": "image", "image": image}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": [*content, {"type": "text", "text": question}]}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"granularity": granularity},
+        ).to(model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=is_bf16):
+            output = model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, return_dict_in_generate=True
+            )
+        level = int(output.granularity.reshape(-1)[0])
+        text = self.processor.tokenizer.decode(
+            output.sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        name = self.processor.level_names[level] if level >= 0 else "none"
+        return {"question": question, "answer": text.strip(), "granularity": name}
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value / 1000:.1f}k" if value >= 10_000 else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
