@@ -135,7 +135,7 @@ class Pictures(torch.utils.data.Dataset):
         return {"pixels": pixels, "branches": branches, **target}
 
     def tokenise(self, question: str, answer: str) -> tuple[list[int], list[int]]:
-        """What follows the image in the chat template's prompt up to the answer, and the answer with its end of turn."""
+        """The prompt after the image, in the chat template, up to the answer; and the answer with its end of turn."""
         chat = [{"role": "user", "content": f"<image>{question}"}, {"role": "assistant", "content": answer}]
         text = self.tokenizer.apply_chat_template(chat, tokenize=False)
         before, _, after = text.partition("<image>")[2].partition("<|im_start|>assistant\n")
@@ -184,7 +184,7 @@ class PackedReader(nn.Module):
         self.branch_start = [first + pixel + semantic for pixel, semantic in slots]
 
     def visual_tokens(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projected tokens of all blocks `(num_images, num_visual, hidden_size)`, and of all patches, to align them."""
+        """Projected tokens of all blocks, `(num_images, num_visual, hidden_size)`, and of all patches."""
         core = self.model.model
         parts: list[torch.Tensor] = []
         with torch.no_grad():
