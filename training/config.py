@@ -1,0 +1,88 @@
+"""Arguments of Granulon's supervised fine-tuning."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import SFTConfig
+
+from .stages import COMPONENTS, STAGES
+
+
+CONTRIBUTIONS = ("contrastive", "literal", "none")
+
+
+@dataclass
+class GranulonSFTConfig(SFTConfig):
+    """
+    `trl.SFTConfig` with the stage, and the weights of Granulon's loss terms (paper Eq. 2-3).
+
+    L = L_task + lambda_d L_pixel + lambda_t L_semantic + lambda_c L_controller. L_pixel and L_semantic are means over
+    the images of an optimizer step, L_controller over its rows with `granularity_labels`; they count what every
+    micro-batch and rank saw, as `num_items_in_batch` does for L_task. Stages that freeze the contribution heads
+    (`projector`, `controller`) have no contribution terms.
+
+    Raises:
+        ValueError: an unknown stage or contribution, a negative weight, a learning rate of an unknown component.
+    """
+
+    stage: str = field(
+        default="connector",
+        metadata={"help": "Which components train.", "choices": list(STAGES)},
+    )
+    contribution: str = field(
+        default="contrastive",
+        metadata={
+            "help": "Contribution terms: `contrastive` contrasts a token's own question with earlier ones, `literal` "
+            "is -log p as the paper prints it (its optimum is p = 1 everywhere), `none` leaves them out.",
+            "choices": list(CONTRIBUTIONS),
+        },
+    )
+    pixel_loss_weight: float = field(default=0.1, metadata={"help": "lambda_d, the weight of L_pixel."})
+    semantic_loss_weight: float = field(default=0.1, metadata={"help": "lambda_t, the weight of L_semantic."})
+    controller_loss_weight: float = field(
+        default=1.0, metadata={"help": "lambda_c, the weight of L_controller where rows carry `granularity_labels`."}
+    )
+    contribution_queue_size: int = field(
+        default=256, metadata={"help": "Questions of earlier optimizer steps kept as negatives."}
+    )
+    module_learning_rates: dict | str | None = field(
+        default=None,
+        metadata={"help": f"Learning rates of single components, by name: {', '.join(COMPONENTS)}."},
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "Longest row in tokens; `None`, the default, never cuts a prompt inside an image."},
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Unused: a loss that is not finite stops the run, its batch saved."}
+    )
+
+    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["module_learning_rates"]
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_choice("stage", self.stage, STAGES)
+        _check_choice("contribution", self.contribution, CONTRIBUTIONS)
+        for name in ("pixel_loss_weight", "semantic_loss_weight", "controller_loss_weight"):
+            if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be a finite number of at least 0, got {getattr(self, name)}.")
+        if self.contribution_queue_size < 1:
+            raise ValueError(
+                f"`contribution_queue_size` must be at least 1, got {self.contribution_queue_size}. To train without "
+                'contribution terms, use `contribution="none"`.'
+            )
+        for name, rate in (self.module_learning_rates or {}).items():
+            _check_choice("module_learning_rates", name, COMPONENTS)
+            if not isinstance(rate, int | float) or not math.isfinite(rate) or rate < 0:
+                raise ValueError(f"`module_learning_rates[{name!r}]` must be a number of at least 0, got {rate!r}.")
+        if self.packing or self.padding_free:
+            raise ValueError(
+                "`packing` and `padding_free` join rows in one sequence, but an image's slots and its question belong "
+                "to one row. Leave both off."
+            )
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` got {value!r}, expected one of {list(choices)}.")

@@ -1,0 +1,621 @@
+"""Supervised fine-tuning of a Granulon: TRL's trainer with Granulon's loss terms, stages and safe checkpoints."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import platform
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import peft
+import torch
+import trl
+from safetensors.torch import load_file, save_file
+from trl import SFTTrainer
+from trl.chat_template_utils import has_generation_markers
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+import transformers
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from .checkpoints import STAGING, explain_full_disk, find_fault, find_last_checkpoint, publish, write_manifest
+from .collator import GranulonDataCollator
+from .config import GranulonSFTConfig
+from .losses import ContributionQueue, contribution_loss, controller_loss, count_images, question_keys
+from .stages import STAGES, base_of, component_of, count_parameters, format_counts, set_stage
+
+
+logger = logging.getLogger(__name__)
+
+QUEUE_FILE = "contribution_queue.safetensors"
+PROVENANCE_FILE = "granulon_training.json"
+TERMS = ("task", "pixel", "semantic", "controller")
+
+
+class GranulonSFTTrainer(SFTTrainer):
+    """
+    `trl.SFTTrainer` for Granulon: L_task + lambda_d L_pixel + lambda_t L_semantic + lambda_c L_controller (paper
+    Eq. 2-3), each logged as `loss_task`, `loss_pixel`, ... beside the shares of the chosen levels, `level/<name>`.
+
+    Rows are prompt/completion or messages with `images`; see `GranulonDataCollator` for the optional columns. A term's
+    mean runs over the whole optimizer step, all micro-batches and ranks together, so that accumulation and the number
+    of processes change nothing. Checkpoints are complete or absent, and resuming is exact. SIGTERM finishes the step,
+    writes a checkpoint and ends the process with status 143.
+
+    Attributes:
+        provenance: entries of `granulon_training.json`, which every saved directory carries, that only the caller
+            knows: `recipe` and `results`, dicts; `data`, a list, where it should differ from the data sets given.
+
+    Raises:
+        ValueError: a stage that contradicts the adapters, the data or the loss terms; labels that are all masked; a
+            loss that is not finite, with its batch saved in `nan_batch-STEP`.
+        OSError: a full disk. The partial checkpoint is removed; older ones stay.
+    """
+
+    _tag_names = ["granulon", "trl", "sft"]
+
+    def __init__(
+        self,
+        model: Any,
+        args: GranulonSFTConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        peft_config: Any = None,
+        **kwargs: Any,
+    ):
+        args = GranulonSFTConfig("granulon-sft") if args is None else args
+        if not isinstance(args, GranulonSFTConfig):
+            raise TypeError(f"`args` is a {type(args).__name__}, expected a GranulonSFTConfig.")
+        peft_config = _check_adapters(model, args, peft_config)
+        if train_dataset is not None:
+            _check_data(args, train_dataset, processing_class)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            **kwargs,
+        )
+        if type(self.data_collator) is DataCollatorForVisionLanguageModeling:
+            fields = {
+                field.name: getattr(self.data_collator, field.name) for field in dataclasses.fields(self.data_collator)
+            }
+            self.data_collator = GranulonDataCollator(**fields)
+        self.provenance: dict[str, Any] = {}
+        self._set_stage()
+        config = base_of(self.model).config
+        self._queue = ContributionQueue(args.contribution_queue_size, config.controller_hidden_size)
+        self._queue.to(self.accelerator.device)
+        self._callback = _StepCallback(self)
+        self.add_callback(self._callback)
+        self._staging: Path | None = None
+        self._step_counts = {"images": 0, "labels": 0}
+        self._seen: dict[str, Any] = {}  # what the current micro-batch's forward left: see `_add_terms`
+        self._new_questions: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._step_sums = self._zero_sums()
+        self._logged: list[torch.Tensor] = []  # a row of sums for each optimizer step since the last log
+        self._eval_sums: torch.Tensor | None = None
+
+    # ------------------------------------------------------------------ what trains
+
+    def _set_stage(self) -> None:
+        args, core = self.args, base_of(self.model)
+        set_stage(self.model, args.stage)
+        weights = {"pixel": args.pixel_loss_weight, "semantic": args.semantic_loss_weight}
+        heads = core.model.contribution_heads
+        can_contribute = args.contribution != "none" and any(p.requires_grad for p in heads.parameters())
+        self._term_weights = {name: weight for name, weight in weights.items() if can_contribute and weight > 0}
+        for name in set(weights) - set(self._term_weights):
+            heads[name].requires_grad_(False)  # nothing would give it a gradient
+        self._trains_controller = any(
+            parameter.requires_grad for parameter in component_of(self.model, "granularity_controller").parameters()
+        )
+        if (self._term_weights or self._trains_controller) and not core.config.turn_end_token_ids:
+            raise ValueError(
+                f"Stage {args.stage!r} needs the question, but this model's chat template does not mark the ends of "
+                "turns. Compose the model with `turn_end=` (the text that ends a user's turn), or train stage "
+                "'projector'."
+            )
+        if self.accelerator.is_main_process:
+            print(format_counts(count_parameters(self.model), args.stage), file=sys.stderr, flush=True)
+        frozen = [
+            name
+            for name in args.module_learning_rates or {}
+            if not any(parameter.requires_grad for parameter in component_of(self.model, name).parameters())
+        ]
+        if frozen:
+            raise ValueError(
+                f"`module_learning_rates` names {frozen}, which stage {args.stage!r} freezes. It trains "
+                f"{list(STAGES[args.stage])}: remove the rate, or choose another stage."
+            )
+        if (args.bf16 or args.fp16) and not self.is_deepspeed_enabled:
+            # steps of a small learning rate vanish in 16 bits; autocast still computes in them
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As the parent's; components in `module_learning_rates` get parameter groups of their own."""
+        optimizer = super().create_optimizer(model)
+        for name, rate in (self.args.module_learning_rates or {}).items():
+            members = {id(parameter) for parameter in component_of(self.model, name).parameters()}
+            for group in list(optimizer.param_groups):
+                moved = [parameter for parameter in group["params"] if id(parameter) in members]
+                if moved:
+                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in members]
+                    optimizer.add_param_group({**group, "params": moved, "lr": float(rate)})
+        return optimizer
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        for name in ("granularity", "granularity_labels", "id"):
+            if name not in self._signature_columns:
+                self._signature_columns.append(name)
+
+    # ------------------------------------------------------------------ the loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """As the parent's; also counts what the loss terms of this optimizer step will be averaged over."""
+        samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = torch.zeros(2, dtype=torch.long, device=device)
+        for batch in samples:
+            counts += self._count(batch).to(device)
+        images, labels = self.accelerator.reduce(counts, "sum").tolist()
+        self._step_counts = {"images": images, "labels": labels}
+        return samples, num_items_in_batch
+
+    def _count(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Images with a contribution term, and rows with a controller term."""
+        config = base_of(self.model).config
+        images = count_images(config, batch["input_ids"])
+        if self.args.contribution == "contrastive" and bool(self._term_weights):
+            keys = question_keys(config, batch["input_ids"], batch["attention_mask"])
+            contributing = (images * self._queue.differs(keys).any(1)).sum()
+        else:
+            contributing = images.sum()
+        labels = batch.get("granularity_labels")
+        labelled = torch.zeros_like(contributing) if labels is None else ((labels.sum(1) > 0) & (images > 0)).sum()
+        return torch.stack([contributing, labelled])
+
+    def _add_terms(self, module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        """
+        A forward hook of `GranulonModel`: sums of the contribution terms over the images of the micro-batch.
+
+        The terms are computed inside the one forward, and 0 times their sum joins the hidden states, so that
+        data-parallel wrappers, which trace the forward's output, find every parameter in the graph once.
+        """
+        self._seen = {"output": output, "terms": {}}
+        if output.image_hidden_states is None:
+            if torch.is_grad_enabled():
+                output.last_hidden_state = output.last_hidden_state + _zero_of(module).to(output.last_hidden_state)
+            return output
+        config, input_ids = module.config, kwargs["input_ids"]
+        keys = question_keys(config, input_ids, kwargs["attention_mask"])
+        self._seen["keys"] = keys
+        images = count_images(config, input_ids)
+        row = torch.repeat_interleave(torch.arange(len(images), device=images.device), images)
+        grid = config.grid_of(*kwargs["pixel_values"].shape[-2:])
+        used, num_patches = module.count_slots(output.granularity, grid)[row], math.prod(grid)
+        tokens = {
+            "pixel": output.image_hidden_states[:, :num_patches],
+            "semantic": output.image_hidden_states[:, num_patches:],
+        }
+        negatives = is_negative = None
+        if self.args.contribution == "contrastive":
+            negatives, is_negative = self._queue.descriptors, self._queue.differs(keys)[row]
+        self._seen["num_images"] = int(is_negative.any(1).sum()) if is_negative is not None else len(row)
+        for column, (name, part) in enumerate(tokens.items()):
+            if name in self._term_weights:
+                is_used = torch.arange(part.shape[1], device=part.device) < used[:, column, None]
+                head = module.contribution_heads[name]
+                self._seen["terms"][name] = contribution_loss(
+                    head, part, is_used, row, output.question_descriptor, negatives, is_negative
+                ).sum()
+        if self._seen["terms"] and torch.is_grad_enabled():
+            total = torch.stack(list(self._seen["terms"].values())).sum()
+            output.last_hidden_state = output.last_hidden_state + (0 * total).to(output.last_hidden_state)
+        return output
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """See `trl.SFTTrainer.compute_loss`; the value is the weighted sum of all terms."""
+        inputs = dict(inputs)
+        labels, row_ids = inputs.pop("granularity_labels", None), inputs.pop("row_ids", None)
+        core, is_training = base_of(self.accelerator.unwrap_model(model)), self.model.training
+        handle = core.base_model.register_forward_hook(self._add_terms, with_kwargs=True)
+        try:
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            handle.remove()
+        task = result[0] if return_outputs else result
+        seen, self._seen = self._seen, {}
+        output, sums = seen["output"], dict(seen["terms"])
+        weights = dict(self._term_weights)
+        has_image = output.granularity >= 0
+        if labels is not None and self._trains_controller and self.args.controller_loss_weight > 0:
+            labels = labels * has_image[:, None]
+            sums["controller"] = controller_loss(output.granularity_logits, labels).sum()
+            weights["controller"] = self.args.controller_loss_weight
+            seen["num_labels"] = int((labels.sum(1) > 0).sum())
+
+        if is_training:
+            counts = self._step_counts
+            # gradients are averaged over ranks, and over micro-batches where nothing counted the step's tokens
+            scale = self.accelerator.num_processes
+            if num_items_in_batch is None:
+                scale *= self.current_gradient_accumulation_steps
+        else:
+            counts, scale = {"images": seen.get("num_images", 0), "labels": seen.get("num_labels", 0)}, 1
+        terms = {
+            name: value * scale / max(1, counts["labels" if name == "controller" else "images"])
+            for name, value in sums.items()
+        }
+        loss = task
+        for name, term in terms.items():
+            loss = loss + weights[name] * term.to(task)
+
+        levels = torch.bincount(output.granularity[has_image], minlength=len(core.config.levels))
+        zero = task.new_zeros(())
+        if is_training:
+            if not bool(loss.detach().isfinite()):
+                self._stop_at_nan(inputs, row_ids, {"task": task, **terms})
+            values = [task, *(terms.get(name, zero) for name in TERMS[1:])]
+            self._step_sums[: len(TERMS)] += torch.stack([value.detach().float() for value in values])
+            self._step_sums[len(TERMS) :] += levels
+            if "keys" in seen and self.args.contribution == "contrastive" and self._term_weights:
+                self._new_questions.append((output.question_descriptor.detach(), seen["keys"]))
+        elif self._eval_sums is not None:
+            num_tokens = inputs["labels"][:, 1:].ne(-100).sum()
+            values = [task * num_tokens, *(sums.get(name, zero) for name in TERMS[1:])]
+            sizes = [num_tokens, counts["images"], counts["images"], counts["labels"]]
+            self._eval_sums[0] += torch.stack([value.detach().float() for value in values])
+            self._eval_sums[1] += torch.tensor([float(size) for size in sizes], device=task.device)
+        return (loss, result[1]) if return_outputs else loss
+
+    def _zero_sums(self) -> torch.Tensor:
+        return torch.zeros(len(TERMS) + len(base_of(self.model).config.levels), device=self.accelerator.device)
+
+    def finish_step(self) -> None:
+        """
+        After an optimizer step: its questions join the queue, and its terms what is logged, both from all ranks. All
+        ranks agree whether to stop. Called by the trainer's own callback.
+        """
+        counts = self._step_counts
+        flag = torch.tensor([float(self._callback.is_terminated)], device=self._step_sums.device)
+        sums = self.accelerator.reduce(torch.cat([self._step_sums, flag]), "sum")
+        self._callback.is_terminated = bool(sums[-1] > 0)
+        sums[: len(TERMS)] /= self.accelerator.num_processes
+        sizes = [1, counts["images"], counts["images"], counts["labels"]]
+        for place, size in enumerate(sizes):
+            if size == 0:
+                sums[place] = math.nan  # no such term in this step
+        self._logged.append(sums[:-1])
+        self._step_sums = self._zero_sums()
+        if self._term_weights and self.args.contribution == "contrastive":
+            self._fill_queue()
+
+    def _fill_queue(self) -> None:
+        """Questions in the order in which a single process would have met them: micro-batch by micro-batch."""
+        new, self._new_questions = self._new_questions, []
+        width = self._queue.descriptors.shape[1]
+        device = self._queue.descriptors.device
+        descriptors = torch.cat([torch.zeros(0, width, device=device), *(values for values, _ in new)])
+        keys = torch.cat([torch.zeros(0, dtype=torch.long, device=device), *(values for _, values in new)])
+        order = torch.cat(
+            [torch.zeros(0, dtype=torch.long, device=device)]
+            + [torch.full((len(values),), place, device=device) for place, (_, values) in enumerate(new)]
+        )
+        if self.accelerator.num_processes > 1:
+            # ranks may hold different numbers of rows: padding has the key -1, which the queue leaves out
+            padded = [
+                self.accelerator.gather(self.accelerator.pad_across_processes(value, pad_index=index))
+                for value, index in ((descriptors, 0), (keys, -1), (order, len(new)))
+            ]
+            descriptors, keys, order = padded
+        order = order.argsort(stable=True)
+        self._queue.push(descriptors[order], keys[order])
+
+    # ------------------------------------------------------------------ logs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the parent's, with the mean of each term over the steps since the last log that had it, and levels."""
+        if self.model.training and self._logged:
+            steps = torch.stack(self._logged).cpu()
+            self._logged = []
+            for place, name in enumerate(TERMS):
+                values = steps[:, place]
+                values = values[~values.isnan()]
+                if len(values) and (name == "task" or name in self._term_weights or name == "controller"):
+                    logs[f"loss_{name}"] = values.mean().item()
+            levels = steps[:, len(TERMS) :].sum(0)
+            if levels.sum() > 0:
+                names = base_of(self.model).config.level_names
+                logs |= {
+                    f"level/{name}": value for name, value in zip(names, (levels / levels.sum()).tolist(), strict=True)
+                }
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As the parent's; adds each term's mean over the tokens, images or labelled rows of the whole data set."""
+        self._eval_sums = torch.zeros(2, len(TERMS), device=self.accelerator.device)
+        try:
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            sums, sizes = self.accelerator.reduce(self._eval_sums, "sum").tolist()
+        finally:
+            self._eval_sums = None
+        for name, value, size in zip(TERMS, sums, sizes, strict=True):
+            if size > 0 and (name in ("task", "controller") or name in self._term_weights):
+                output.metrics[f"{metric_key_prefix}_loss_{name}"] = value / size
+        return output
+
+    def _stop_at_nan(self, inputs: dict[str, Any], row_ids: list[str] | None, terms: dict[str, torch.Tensor]) -> None:
+        """Save the batch for inspection and stop. Nothing has been updated by it yet."""
+        step, rank = self.state.global_step, self.accelerator.process_index
+        directory = Path(self.args.output_dir) / (f"nan_batch-{step}" + (f"-rank{rank}" if rank else ""))
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+        }
+        save_file(tensors, directory / "batch.safetensors")
+        slots = torch.tensor(self.processing_class.image_token_ids)
+        rows = [row[~torch.isin(row, slots)] for row in inputs["input_ids"].cpu()]
+        values = {f"loss_{name}": value.item() for name, value in terms.items()}
+        broken = [name for name, value in self.model.named_parameters() if not bool(value.isfinite().all())]
+        report = {
+            "step": step,
+            "rank": rank,
+            "row_ids": row_ids,
+            "texts": [self._tokenizer.decode(row) for row in rows],
+            "terms": {name: str(value) for name, value in values.items()},
+            "non_finite_parameters": broken,
+        }
+        (directory / "batch.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        culprits = [name for name, value in values.items() if not math.isfinite(value)]
+        raise ValueError(
+            f"The loss is not finite at step {step} ({', '.join(culprits)}"
+            + (f"; rows {row_ids}" if row_ids else "")
+            + f"). The batch is saved in {directory}: batch.safetensors holds the inputs, batch.json the texts. "
+            + (
+                f"{len(broken)} parameters were already not finite, {broken[0]} first: the step before broke them. "
+                if broken
+                else "All parameters are finite: look at this batch. "
+            )
+            + "Lower the learning rate or `max_grad_norm`, or use bf16 in place of fp16, and resume from the last "
+            "checkpoint with `resume_from_checkpoint=True`."
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """
+        As the parent's.
+
+        Args:
+            resume_from_checkpoint: True takes the newest complete checkpoint of `output_dir`; a path takes that one.
+
+        Raises:
+            ValueError: no complete checkpoint, or an incomplete one at the path.
+            SystemExit: with status 143, after SIGTERM and a clean checkpoint.
+        """
+        checkpoint = None
+        if resume_from_checkpoint is True:
+            checkpoint = find_last_checkpoint(Path(self.args.output_dir))
+        elif resume_from_checkpoint:
+            checkpoint = Path(resume_from_checkpoint)
+            fault = find_fault(checkpoint)
+            if fault is not None:
+                raise ValueError(f"Cannot resume from {checkpoint}: {fault}. Pass a complete checkpoint.")
+        if checkpoint is not None:
+            logger.warning("Resuming from %s.", checkpoint)
+            if (checkpoint / QUEUE_FILE).is_file():
+                self._queue.load_state_dict(load_file(checkpoint / QUEUE_FILE))
+        with self._callback.catching_sigterm():
+            result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint), **kwargs)
+        if self._callback.is_terminated:
+            if self.accelerator.is_main_process:
+                print(
+                    f"Stopped by SIGTERM after step {self.state.global_step}; its checkpoint is in "
+                    f"{self.args.output_dir}. To go on, call `train(resume_from_checkpoint=True)` with the same "
+                    "arguments and data.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            raise SystemExit(143)
+        return result
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run_dir = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        staged, final = run_dir / STAGING / name, run_dir / name
+        is_writer = self.args.should_save
+        try:
+            if is_writer:
+                shutil.rmtree(staged, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self._staging = staged.parent
+            with explain_full_disk(final):
+                super()._save_checkpoint(model, trial)
+                if self.state.best_global_step:
+                    best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+                    if best == final or best.exists():
+                        self.state.best_model_checkpoint = str(best)
+                if is_writer:
+                    save_file(self._queue.state_dict(), staged / QUEUE_FILE)
+                    self.state.save_to_json(str(staged / "trainer_state.json"))
+                self.accelerator.wait_for_everyone()
+                if is_writer:
+                    write_manifest(staged)
+                    publish(staged, final)
+                self.accelerator.wait_for_everyone()
+        except BaseException:
+            if is_writer:
+                shutil.rmtree(staged, ignore_errors=True)
+            raise
+        finally:
+            self._staging = None
+        if is_writer:  # only now that the new one is there
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(final))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._staging is None:  # a checkpoint is pushed under its final name
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        directory = Path(self.args.output_dir if output_dir is None else output_dir)
+        with explain_full_disk(directory):
+            super()._save(output_dir, state_dict)
+            if self.args.should_save:
+                (directory / PROVENANCE_FILE).write_text(json.dumps(self.describe_run(), indent=1, default=str))
+
+    def describe_run(self) -> dict[str, Any]:
+        """What `granulon_training.json` holds: recipe, stage, data, seed, log, results and versions."""
+        sets = {"train": self.train_dataset, "eval": self.eval_dataset}
+        if isinstance(self.eval_dataset, dict):
+            sets = {"train": self.train_dataset, **self.eval_dataset}
+        data = [_describe_data(name, data) for name, data in sets.items() if data is not None]
+        run = {
+            "recipe": {},
+            "stage": self.args.stage,
+            "data": data,
+            "seed": self.args.seed,
+            "log_history": self.state.log_history,
+            "versions": {
+                "python": platform.python_version(),
+                **{module.__name__: module.__version__ for module in (torch, transformers, trl, peft, datasets)},
+            },
+        }
+        return {**run, **self.provenance}
+
+
+class _StepCallback(TrainerCallback):
+    """Ends each optimizer step, and turns SIGTERM into a checkpoint and a clean stop."""
+
+    def __init__(self, trainer: GranulonSFTTrainer):
+        self.trainer = trainer
+        self.is_terminated = False
+
+    @contextlib.contextmanager
+    def catching_sigterm(self) -> Iterator[None]:
+        self.is_terminated = False
+        if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+            yield
+            return
+        previous = signal.signal(signal.SIGTERM, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        self.is_terminated = True
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.finish_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.is_terminated:
+            control.should_save = control.should_training_stop = True
+
+
+def _zero_of(module: Any) -> torch.Tensor:
+    """0, as a function of every trainable parameter outside the language model: a row without images uses none."""
+    children = [child for name, child in module.named_children() if name != "language_model"]
+    parameters = [p for child in children for p in child.parameters() if p.requires_grad]
+    return sum((0 * parameter.sum() for parameter in parameters), torch.zeros((), device=module.device))
+
+
+def _check_adapters(model: Any, args: GranulonSFTConfig, peft_config: Any) -> Any:
+    """The adapters of the stage: the preset where `lora` came without."""
+    is_peft = hasattr(model, "peft_config")
+    if args.stage == "lora":
+        if peft_config is None and not is_peft:
+            from .adapters import lora_config
+
+            return lora_config(None if isinstance(model, str) else model)
+    elif peft_config is not None or is_peft:
+        raise ValueError(
+            f"Adapters came with stage {args.stage!r}, which trains the weights themselves. Use stage='lora' "
+            "(connector + adapters on the language model), or leave `peft_config` out."
+        )
+    return peft_config
+
+
+def _check_data(args: GranulonSFTConfig, data: Any, processor: Any) -> None:
+    """Settle which tokens are learned, and refuse data that the stage cannot use."""
+    row = next(iter(data), None)
+    if row is None:
+        raise ValueError("`train_dataset` is empty: it has no rows.")
+    columns = sorted(row)
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise TypeError(
+            "`processing_class` is a tokenizer, expected the GranulonProcessor: it writes the image slots, and is "
+            "saved beside every checkpoint."
+        )
+    if "images" not in row and "image" not in row:
+        raise ValueError(
+            f"`train_dataset` has the columns {columns}, but no `images`: stage {args.stage!r} trains on images. Add "
+            "`images`, a list for each row (empty for a row of text alone)."
+        )
+    if "prompt" in row and "completion" in row:
+        if args.completion_only_loss is False:
+            raise ValueError(
+                "`completion_only_loss=False` would train on the prompt and its image slots. Leave it out."
+            )
+    elif "messages" in row:
+        if not args.assistant_only_loss:
+            if processor is not None and not has_generation_markers(processor.chat_template or ""):
+                raise ValueError(
+                    "The data set has `messages`, but the chat template does not mark what the assistant says "
+                    "(`{% generation %}`), so questions and image slots would be learned, too. Use `prompt` and "
+                    "`completion` columns, or a template with the marks."
+                )
+            args.assistant_only_loss = True
+    else:
+        raise ValueError(
+            f"`train_dataset` has the columns {columns}, expected `prompt` and `completion`, or `messages`, so that "
+            "the answer can be told from the question."
+        )
+    if (
+        "granularity_labels" in row
+        and args.controller_loss_weight > 0
+        and "granularity_controller" not in STAGES[args.stage]
+    ):
+        raise ValueError(
+            f"The data set has `granularity_labels`, but stage {args.stage!r} freezes the controller that they teach. "
+            "Set `controller_loss_weight=0` to ignore them, or choose another stage."
+        )
+
+
+def _describe_data(name: str, data: Any) -> dict[str, Any]:
+    info = getattr(data, "info", None)
+    return {
+        "name": getattr(info, "dataset_name", None) or name,
+        "num_rows": len(data) if hasattr(data, "__len__") else None,
+        "fingerprint": getattr(data, "_fingerprint", None),
+    }
