@@ -41,6 +41,8 @@ class GranulonDataCollator(DataCollatorForVisionLanguageModeling):
         ValueError: labels of the wrong number, negative, or with another sum; a row of which nothing is to be learned.
     """
 
+    processor: Any
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         examples = [dict(example) for example in examples]
         ids = [example.pop("id", None) for example in examples]

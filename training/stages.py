@@ -39,12 +39,12 @@ class ComponentCount(NamedTuple):
     frozen: int
 
 
-def base_of(model: nn.Module) -> Any:
+def base_of(model: Any) -> Any:
     """The `GranulonForConditionalGeneration` inside a `PeftModel`, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def set_stage(model: nn.Module, name: str) -> dict[str, ComponentCount]:
+def set_stage(model: Any, name: str) -> dict[str, ComponentCount]:
     """
     Set `requires_grad` of every parameter for a stage, and log the trainable and frozen counts as a table.
 
@@ -86,12 +86,12 @@ def set_stage(model: nn.Module, name: str) -> dict[str, ComponentCount]:
     return counts
 
 
-def component_of(model: nn.Module, name: str) -> nn.Module:
+def component_of(model: Any, name: str) -> nn.Module:
     """A component by its name in `COMPONENTS`."""
     return base_of(model).get_submodule(COMPONENTS[name])
 
 
-def count_parameters(model: nn.Module) -> dict[str, ComponentCount]:
+def count_parameters(model: Any) -> dict[str, ComponentCount]:
     """Trainable and frozen parameters of each component; shared ones are counted once."""
     counts, seen = {}, set()
     for name in COMPONENTS:

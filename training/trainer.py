@@ -62,6 +62,9 @@ class GranulonSFTTrainer(SFTTrainer):
     """
 
     _tag_names = ["granulon", "trl", "sft"]
+    args: GranulonSFTConfig
+    model: Any
+    _signature_columns: Any
 
     def __init__(
         self,
@@ -198,6 +201,8 @@ class GranulonSFTTrainer(SFTTrainer):
         The terms are computed inside the one forward, and 0 times their sum joins the hidden states, so that
         data-parallel wrappers, which trace the forward's output, find every parameter in the graph once.
         """
+        if self._seen:  # a second forward, for logits alone
+            return output
         self._seen = {"output": output, "terms": {}}
         if output.image_hidden_states is None:
             if torch.is_grad_enabled():
@@ -237,6 +242,7 @@ class GranulonSFTTrainer(SFTTrainer):
         inputs = dict(inputs)
         labels, row_ids = inputs.pop("granularity_labels", None), inputs.pop("row_ids", None)
         core, is_training = base_of(self.accelerator.unwrap_model(model)), self.model.training
+        self._seen = {}
         handle = core.base_model.register_forward_hook(self._add_terms, with_kwargs=True)
         try:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -366,7 +372,7 @@ class GranulonSFTTrainer(SFTTrainer):
     def _stop_at_nan(self, inputs: dict[str, Any], row_ids: list[str] | None, terms: dict[str, torch.Tensor]) -> None:
         """Save the batch for inspection and stop. Nothing has been updated by it yet."""
         step, rank = self.state.global_step, self.accelerator.process_index
-        directory = Path(self.args.output_dir) / (f"nan_batch-{step}" + (f"-rank{rank}" if rank else ""))
+        directory = Path(str(self.args.output_dir)) / (f"nan_batch-{step}" + (f"-rank{rank}" if rank else ""))
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {
             name: value.detach().cpu().contiguous()
@@ -416,7 +422,7 @@ class GranulonSFTTrainer(SFTTrainer):
         """
         checkpoint = None
         if resume_from_checkpoint is True:
-            checkpoint = find_last_checkpoint(Path(self.args.output_dir))
+            checkpoint = find_last_checkpoint(Path(str(self.args.output_dir)))
         elif resume_from_checkpoint:
             checkpoint = Path(resume_from_checkpoint)
             fault = find_fault(checkpoint)
@@ -487,7 +493,7 @@ class GranulonSFTTrainer(SFTTrainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        directory = Path(self.args.output_dir if output_dir is None else output_dir)
+        directory = Path(str(self.args.output_dir) if output_dir is None else output_dir)
         with explain_full_disk(directory):
             super()._save(output_dir, state_dict)
             if self.args.should_save:
