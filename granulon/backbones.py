@@ -1,13 +1,17 @@
 """Composing a Granulon from a pretrained vision encoder and a pretrained language model."""
 
 import copy
+import hashlib
 import importlib.util
+import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from transformers import (
     AutoConfig,
@@ -28,6 +32,7 @@ from transformers.image_utils import (
     PILImageResampling,
 )
 from transformers.utils import is_torchvision_available
+from transformers.utils.hub import cached_file
 from transformers.utils.quantization_config import GgufConfig
 
 from granulon.modeling_granulon.configuration_granulon import GranulonConfig, fit_levels
@@ -38,6 +43,10 @@ from granulon.processing.chat_templates import default_chat_template, find_turn_
 logger = logging.getLogger(__name__)
 
 LANGUAGE_MODELS = ("llama", "qwen2", "qwen3")
+
+# A controller that was trained apart from a whole model: a directory with these two files.
+CONTROLLER_WEIGHTS = "controller.safetensors"
+CONTROLLER_SETTINGS = "controller.json"
 
 # Pairs of tokens that vocabularies reserve and texts do not use, for <image> and <semantic>.
 _RESERVED_TOKENS = (
@@ -80,6 +89,7 @@ def compose(
     dtype: Any = "auto",
     chat_template: str | None = None,
     turn_end: str | list[str] | None = None,
+    controller: str | Path | None = None,
     **config: Any,
 ) -> tuple[Any, GranulonProcessor]:
     """
@@ -95,14 +105,20 @@ def compose(
             where theirs differs: the library saves and loads all parts of a model in one dtype.
         chat_template: in place of the tokenizer's.
         turn_end: text that ends a user's turn, where the chat template does not mark it with a special token.
+        controller: directory or Hub id of a trained controller (`granulon.training.controller`); it was trained for
+            one language model and a number of levels. Its width becomes the model's.
         config: fields of `GranulonConfig`.
 
     Returns:
         `(model, processor)`, the model in eval mode.
 
     Raises:
-        ValueError: an architecture or image size that does not fit, or weights that are missing.
+        ValueError: an architecture or image size that does not fit, weights that are missing, or a controller that
+            does not fit.
     """
+    trained = None if controller is None else read_controller(controller)
+    if trained is not None and config.get("controller_hidden_size") is None:
+        config["controller_hidden_size"] = trained.settings["controller_hidden_size"]
     vision_model = vision if isinstance(vision, PreTrainedModel) else load_vision_encoder(vision, dtype)
     if vision_model.config.model_type not in _PUBLISHED_PREPROCESSING:
         raise ValueError(
@@ -168,6 +184,8 @@ def compose(
     core = model.model
     for part in (core.token_aggregator, core.multi_modal_projector, core.contribution_heads):
         part.to(text_model.dtype)
+    if trained is not None:
+        install_controller(core, trained)
     model.generation_config = text_model.generation_config
     model.generation_config.suppress_tokens = [granulon_config.image_token_id, granulon_config.semantic_token_id]
 
@@ -182,6 +200,105 @@ def compose(
         image_size=None if vision_model.config.model_type == "dinov3_vit" else image_size,
     )
     return model.eval(), processor
+
+
+class TrainedController(NamedTuple):
+    """A controller's directory, read and checked."""
+
+    source: str
+    settings: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+
+def read_controller(source: str | Path) -> TrainedController:
+    """
+    The directory or Hub id of a controller that `granulon train --stage controller` wrote.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    paths = {}
+    for name in (CONTROLLER_SETTINGS, CONTROLLER_WEIGHTS):
+        path = Path(source) / name if Path(source).is_dir() else cached_file(str(source), name)
+        if path is None or not Path(path).is_file():
+            raise ValueError(
+                f"`controller` is {str(source)!r}, which holds no {name}. Expected a directory that `granulon train "
+                "--stage controller` wrote."
+            )
+        paths[name] = path
+    try:
+        settings = json.loads(Path(paths[CONTROLLER_SETTINGS]).read_text("utf-8"))
+        sizes = {name: settings[name] for name in ("num_levels", "controller_hidden_size", "text_hidden_size")}
+        names, _ = settings["level_names"], settings["text_model"]
+        if not all(isinstance(size, int) for size in sizes.values()) or len(names) != sizes["num_levels"]:
+            raise ValueError(f"sizes {sizes}, level names {names}")
+        weights = load_file(paths[CONTROLLER_WEIGHTS])
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise ValueError("weights that are NaN or infinite")
+    except (ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise ValueError(
+            f"The controller in {str(source)!r} is damaged ({type(error).__name__}: {error}). Download or train it "
+            "again."
+        ) from error
+    return TrainedController(str(source), settings, weights)
+
+
+def install_controller(model: Any, trained: TrainedController) -> None:
+    """
+    Load a trained controller into a `GranulonModel`, in fp32. A warning says where it was trained for another first
+    block or other level names.
+
+    Raises:
+        ValueError: another number of levels, or other sizes.
+    """
+    config, settings = model.config, trained.settings
+    if settings["num_levels"] != len(config.levels):
+        raise ValueError(
+            f"The controller in {trained.source!r} tells {settings['num_levels']} levels apart "
+            f"({settings['level_names']}), but the model has {len(config.levels)} ({config.level_names}). Compose "
+            "with as many `levels`, or train a controller for these: `granulon train --stage controller "
+            f"--level-names {','.join(config.level_names)}`."
+        )
+    for name, mine, what in (
+        ("text_hidden_size", config.text_config.hidden_size, "hidden states of the language model"),
+        ("controller_hidden_size", config.controller_hidden_size, "controller"),
+    ):
+        if settings[name] != mine:
+            raise ValueError(
+                f"The controller in {trained.source!r} has `{name}` {settings[name]} (trained for "
+                f"{settings['text_model']}), but this model's {what} have width {mine}. Use the language model that "
+                "it was trained for, or train a controller for this one."
+            )
+    expected = {name: tuple(value.shape) for name, value in model.granularity_controller.state_dict().items()}
+    arrived = {name: tuple(value.shape) for name, value in trained.weights.items()}
+    if expected != arrived:
+        faults = sorted(name for name in expected.keys() | arrived.keys() if expected.get(name) != arrived.get(name))
+        raise ValueError(
+            f"The weights of the controller in {trained.source!r} do not fit, at {faults[:3]}. Train it again."
+        )
+    if settings["level_names"] != config.level_names:
+        logger.warning(
+            f"The controller in {trained.source!r} was trained for levels named {settings['level_names']}; here they "
+            f"are {config.level_names}, in this order."
+        )
+    fingerprint = settings.get("text_fingerprint")
+    if fingerprint is not None and fingerprint != fingerprint_first_block(model.language_model):
+        logger.warning(
+            f"The controller in {trained.source!r} was trained on the first block of {settings['text_model']}, and "
+            "this language model has another: its choices may be poor. Train one for this model: `granulon train "
+            "--stage controller --text ...`."
+        )
+    model.granularity_controller.load_state_dict({name: value.float() for name, value in trained.weights.items()})
+
+
+def fingerprint_first_block(language_model: Any) -> str:
+    """A short name of the first block's attention weights, the same whether they are held in fp32 or bf16."""
+    digest = hashlib.sha256()
+    attention = language_model.layers[0].self_attn
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        weight = projection.weight.detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(weight.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_vision_encoder(source: str | Path, dtype: Any = "auto") -> PreTrainedModel:
