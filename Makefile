@@ -6,14 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
+NANO := runs/nano
 # idle threads that spin slow everything down tenfold as soon as another process wants a core
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow check style clean
+.PHONY: demo nano test test-slow check style clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       train a nano Granulon on real images, reload it, ask it, evaluate it (about seven minutes)"
+	@echo "make demo       ask the trained nano Granulon, evaluate it, fine-tune it (about five minutes)"
+	@echo "make nano       train the nano Granulon from nothing, as examples/nano tells (about two hours)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow ones, too"
 	@echo "make check      lint, format check, types"
@@ -29,6 +31,16 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(DEMO_ARGS)
+
+# each step resumes where it was stopped
+nano: $(STAMP)
+	$(BIN)/python examples/nano/pretrain_encoder.py --output $(NANO)/encoder
+	$(BIN)/python examples/nano/pretrain_language.py --encoder $(NANO)/encoder/model --output $(NANO)/backbones
+	$(BIN)/python examples/nano/scenes.py --output $(NANO)/scenes --count 4000 --start 40000000
+	$(BIN)/python examples/nano/easy_vqa_data.py --output $(NANO)/easy-vqa --count 8000
+	$(BIN)/granulon train examples/nano/connector.yaml --resume
+	$(BIN)/python examples/nano/evaluate.py --model $(NANO)/connector/final --output $(NANO)/results.json
+	$(BIN)/python examples/nano/ship.py --runs $(NANO) --output examples/nano/granulon-nano
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q
