@@ -1,6 +1,7 @@
-"""Model cards, rendered from what a checkpoint says of itself."""
+"""Model cards, rendered from what a checkpoint says of itself, and publishing what the cards describe."""
 
-from .cards import render_card
+from .cards import check_card, render_card, render_directory, write_card
+from .licences import licences_of_parts
 
 
-__all__ = ["render_card"]
+__all__ = ["check_card", "licences_of_parts", "render_card", "render_directory", "write_card"]

@@ -1,67 +1,409 @@
-"""The model card of a Granulon: metadata that the Hub validates, usage, levels, licences of the parts."""
+"""The card of a Granulon or of its adapter, rendered from what the directory and its training log say."""
 
+import html
+import json
+import math
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+
+from transformers import AutoConfig
 
 from granulon.modeling_granulon import GranulonConfig
 
+from .licences import combined_metadata, is_hub_id, licences_of_data, licences_of_parts
 
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_DINOV3_LICENCE = "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
+
+TRAINING_LOG = "granulon_training.json"
+RESULTS_FILE = Path(".eval_results/granulon.yaml")
+_METRICS = ("accuracy", "exact_match", "f1", "bleu", "rouge", "bertscore", "perplexity")
+_COUNTS = ("questions", "num_rows", "num_samples", "n", "count")
+_RESULT_KEYS = ("dataset_id", "config", "split", "task_id", "date", "source_url", "notes")
+_RUN_FIELDS = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "lr_scheduler_type")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number of an evaluation; `dataset_id` and the like come from the log, "" where it does not say."""
+
+    dataset: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None = None
+    count: int | None = None
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    What a directory says of itself.
+
+    Attributes:
+        config: of the model; for an adapter, of its base, or `None` where the base cannot be read.
+        adapter: `adapter_config.json`, or `None` for a model.
+        run: `granulon_training.json`, or {}.
+    """
+
+    directory: Path
+    config: GranulonConfig | None
+    adapter: dict[str, Any] | None
+    run: dict[str, Any]
+
+
+def read_checkpoint(directory: str | Path) -> Checkpoint:
+    """
+    Raises:
+        ValueError: the directory holds neither a Granulon nor an adapter of one, or a file of it is not JSON.
+    """
+    directory = Path(directory)
+    run = _read_json(directory / TRAINING_LOG) if (directory / TRAINING_LOG).exists() else {}
+    if (directory / "config.json").exists():
+        config = AutoConfig.from_pretrained(directory)
+        if config.model_type != "granulon":
+            raise ValueError(f"{directory} holds a `{config.model_type}`, expected a Granulon or an adapter of one.")
+        return Checkpoint(directory, config, None, run)
+    if (directory / "adapter_config.json").exists():
+        adapter = _read_json(directory / "adapter_config.json")
+        return Checkpoint(directory, _config_of_base(adapter.get("base_model_name_or_path")), adapter, run)
+    raise ValueError(
+        f"{directory} holds neither config.json nor adapter_config.json. Name a directory that `save_pretrained`, "
+        "`granulon train` or `granulon merge` wrote."
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}). It was cut short: write the directory again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object.")
+    return content
+
+
+def _config_of_base(base: Any) -> GranulonConfig | None:
+    if not base:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError):  # moved, private, or offline: the card says less
+        return None
+    return config if config.model_type == "granulon" else None
+
+
+# ---------------------------------------------------------------------- foreign text in Markdown and YAML
+
+
+def one_line(value: Any, limit: int = 200) -> str:
+    """Text of unknown origin on one line, without control characters: nothing that could end a YAML block."""
+    text = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", str(value))
+    text = re.sub(r"\s+", " ", text).strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def plain(value: Any) -> str:
+    """Text of unknown origin as Markdown that shows just these characters."""
+    escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(one_line(value), quote=False))
+    return re.sub(r"^([-+>=])", r"\\\1", escaped)
+
+
+def code(value: Any) -> str:
+    """Text of unknown origin as a code span; a backtick would end it, a bar would end a table's cell."""
+    return "`" + html.unescape(one_line(value)).replace("`", "'").replace("|", "¦") + "`"
+
+
+# ---------------------------------------------------------------------- results
+
+
+def read_results(results: Any) -> list[Result]:
+    """
+    The numbers of a log's `results`: nested dicts whose names lead to metrics.
+
+    A metric is a number, `[value, low, high]` (a 95 % interval), or `{"value": ..., "interval": [low, high]}`. Counts
+    (`questions`, `num_rows`, `n` ...) stand beside the metrics they belong to. The strings `dataset_id`, `config`,
+    `split`, `task_id`, `date` (ISO 8601), `source_url` and `notes` hold for all numbers below them.
+    """
+    found: list[Result] = []
+    _walk(results if isinstance(results, dict) else {}, (), {}, found)
+    return found
+
+
+def _walk(node: dict[str, Any], names: tuple[str, ...], details: dict[str, str], found: list[Result]) -> None:
+    details = {**details, **{key: one_line(node[key]) for key in _RESULT_KEYS if isinstance(node.get(key), str)}}
+    count = next((node[key] for key in _COUNTS if _is_number(node.get(key))), None)
+    for name, value in node.items():
+        if name in _COUNTS or name in _RESULT_KEYS:
+            continue
+        interval = None
+        if isinstance(value, dict) and _is_number(value.get("value")):
+            value, interval = value["value"], value.get("interval")
+        elif isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_number, value)):
+            value, interval = value[0], value[1:]
+        if _is_number(value):
+            bounds = None
+            if isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_number, interval)):
+                bounds = (float(interval[0]), float(interval[1]))
+            dataset = one_line(" / ".join(names)) or details.get("dataset_id", "evaluation")
+            found.append(Result(dataset, one_line(name), float(value), bounds, count, details))
+        elif isinstance(value, dict):
+            _walk(value, (*names, one_line(name)), details, found)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def result_entries(results: list[Result]) -> str | None:
+    """
+    `.eval_results/*.yaml`, the Hub's own format, of the results whose data set is on the Hub; `None` where there is
+    none. The Hub counts them for data sets that are registered as benchmarks.
+    """
+    entries = [
+        EvalResultEntry(
+            dataset_id=result.details["dataset_id"],
+            task_id=result.details.get("task_id", "default"),
+            value=result.value,
+            date=result.details.get("date"),
+            source_url=result.details.get("source_url"),
+            notes=result.details.get("notes") or f"{result.dataset}, {result.metric}",
+        )
+        for result in results
+        if is_hub_id(result.details.get("dataset_id"))
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else None
+
+
+# ---------------------------------------------------------------------- the card
 
 
 def render_card(
-    config: GranulonConfig,
+    config: GranulonConfig | None,
     title: str = "Granulon",
     repo_id: str = "path/to/this/directory",
     base_models: list[str] | None = None,
     results: str | None = None,
+    *,
+    run: dict[str, Any] | None = None,
+    adapter: dict[str, Any] | None = None,
+    parts: dict[str, str] | None = None,
+    licence: str | None = None,
 ) -> ModelCard:
     """
     Args:
+        config: the model's; for an adapter its base's, `None` where that cannot be read.
         title: the card's heading.
         repo_id: what the usage example loads.
-        base_models: what the parts were taken from. Only Hub ids are named; local paths stay private.
-        results: Markdown; without it the card says that the model is not trained.
+        base_models: what the weights were taken from. Only Hub ids are named; local paths stay private.
+        results: Markdown, in place of the numbers in `run`. Without either, and without a training log, the card says
+            that the model is not trained.
+        run: `granulon_training.json`.
+        adapter: `adapter_config.json`, for an adapter.
+        parts: origins of `vision_encoder` and `language_model`, a Hub id or `scratch`, where the config does not say.
+        licence: of the whole, in place of what follows from the parts.
     """
-    hub_ids = [name for name in base_models or [] if _HUB_ID.fullmatch(name) and not Path(name).exists()]
-    vision, text = config.vision_config.model_type, config.text_config.model_type
+    run = run or {}
+    hub_ids = _base_models(config, base_models, run, adapter)
+    terms = licences_of_parts(config, hub_ids, parts or run.get("parts")) if config is not None else []
+    data = [_describe_data(entry) for entry in run.get("data") or [] if isinstance(entry, dict)]
+    numbers = read_results(run.get("results"))
+    recipe: Any = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
+    repo_id = repo_id if is_hub_id(repo_id) else "path/to/this/directory"
+    title = one_line(title) or "Granulon"
+    tags = ["granulon", "custom_code", "vision-language-model"]
+    if config is not None:
+        tags += [config.vision_config.model_type, config.text_config.model_type]
+    if adapter is not None:
+        tags += ["peft", "lora"]
+    languages = run.get("language") if isinstance(run.get("language"), str | list) else "en"
     metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["granulon", "custom_code", "vision-language-model", vision, text],
-    }
-    licences = {
-        f"Vision encoder (`{vision}`)": "the terms of its checkpoint.",
-        f"Language model (`{text}`)": "the terms of its checkpoint.",
-        "Code": "Apache-2.0.",
+        "language": languages,
+        "tags": tags,
+        **combined_metadata(terms[1:] if adapter is not None else terms, licence or run.get("license")),
     }
     if hub_ids:
-        metadata |= {"base_model": hub_ids, "base_model_relation": "finetune"}
-    if vision == "dinov3_vit":
-        metadata |= {"license": "other", "license_name": "dinov3-license", "license_link": _DINOV3_LICENCE}
-        licences[f"Vision encoder (`{vision}`)"] = (
-            f"[DINOv3 licence]({_DINOV3_LICENCE}), where its weights are Meta's: it covers every checkpoint that "
-            "contains them. Built with DINOv3."
-        )
-    if text == "llama":
-        licences[f"Language model (`{text}`)"] = (
-            "the terms of its checkpoint; for Llama 3.2 the community licence, under which the model's name begins "
-            "with "
-            '"Llama". Built with Llama.'
-        )
-    return ModelCard.from_template(
+        metadata["base_model"] = hub_ids
+        metadata["base_model_relation"] = "finetune" if adapter is None else "adapter"
+    if datasets := sorted({entry["id"] for entry in data if entry["id"]}):
+        metadata["datasets"] = datasets
+    if metrics := [name for name in _METRICS if name in {result.metric.lower() for result in numbers}]:
+        metadata["metrics"] = metrics
+    if numbers:
+        metadata["model_name"] = title
+        metadata["eval_results"] = [
+            EvalResult(
+                task_type="image-text-to-text",
+                dataset_type=result.details.get("dataset_id", result.dataset),
+                dataset_name=result.dataset,
+                dataset_config=result.details.get("config"),
+                dataset_split=result.details.get("split"),
+                metric_type=result.metric.lower(),
+                metric_name=result.metric,
+                metric_value=result.value,
+            )
+            for result in numbers
+        ]
+    data_names = [name for entry in data for name in (entry["shown"], entry["id"] or "")]
+    content = ModelCard.from_template(
         ModelCardData(**metadata),
         template_path=str(Path(__file__).with_name("model_card.md")),
-        title=title,
+        title=plain(title),
         repo_id=repo_id,
-        vision_type=vision,
-        text_type=text,
-        levels=config.levels,
-        image_size=config.image_size,
-        licences=licences,
+        base_id=next(iter(hub_ids), "the-base-model") if adapter is not None else None,
+        is_adapter=adapter is not None,
+        vision_type=code(config.vision_config.model_type) if config is not None else None,
+        text_type=code(config.text_config.model_type) if config is not None else None,
+        levels=[{**level, "name": plain(level["name"])} for level in config.levels] if config is not None else [],
+        level_argument=json.dumps(one_line(config.level_names[-1])) if config is not None else '"fine"',
+        image_size=config.image_size if config is not None else None,
+        licences=[(term.label + (" of the base model" if adapter is not None else ""), term.terms) for term in terms],
+        is_noncommercial=any(term.is_noncommercial for term in terms),
+        data_licences=licences_of_data(data_names),
         results=results,
+        rows=[(plain(row.dataset), plain(row.metric), _number(row), row.count) for row in numbers],
+        is_trained=bool(results or numbers or run.get("log_history") or adapter is not None),
+        stage=code(run["stage"]) if run.get("stage") else None,
+        seed=code(run["seed"]) if run.get("seed") is not None else None,
+        settings=_settings(recipe),
+        data=data,
+        history=_last_values(run.get("log_history")),
+        versions=", ".join(f"{plain(k)} {plain(v)}" for k, v in (run.get("versions") or {}).items()),
+        lora=_describe_adapter(adapter),
     )
+    return content
+
+
+def _base_models(
+    config: Any, given: list[str] | None, run: dict[str, Any], adapter: dict[str, Any] | None
+) -> list[str]:
+    """Hub ids that the weights come from: as given, as the adapter says, as the recipe says, or the parts."""
+    recipe: Any = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
+    logged: Any = run.get("base_models") if isinstance(run.get("base_models"), list) else []
+    parts = [config.vision_config._name_or_path, config.text_config._name_or_path] if config is not None else []
+    ways: list[list[Any]] = [given or [], logged, [recipe.get("model")], parts]
+    if adapter is not None:
+        ways = [given or [], [adapter.get("base_model_name_or_path")]]
+    for names in ways:
+        if ids := [name for name in names if is_hub_id(name)]:
+            return list(dict.fromkeys(ids))
+    return []
+
+
+def _describe_data(entry: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table of data sets; of a local path only the last name is shown."""
+    name = one_line(entry.get("name") or "data")
+    source = next((entry[key] for key in ("dataset_id", "id", "source", "name") if is_hub_id(entry.get(key))), None)
+    local = re.split(r"[\\/]", name.rstrip("\\/"))[-1]
+    rows = entry.get("num_rows")
+    return {
+        "id": source,
+        "shown": source or local,
+        "name": f"[{source}](https://huggingface.co/datasets/{source})" if source else plain(local),
+        "rows": f"{rows:,}" if _is_number(rows) else "not counted",
+        "fingerprint": code(entry["fingerprint"]) if entry.get("fingerprint") else "",
+    }
+
+
+def _settings(recipe: dict[str, Any] | None) -> list[str]:
+    training = (recipe or {}).get("training")
+    training = training if isinstance(training, dict) else {}
+    return [f"{name} {code(training[name])}" for name in _RUN_FIELDS if training.get(name) is not None]
+
+
+def _last_values(history: Any) -> list[tuple[str, str]]:
+    """Steps, losses and shares of levels as last logged."""
+    entries = [entry for entry in history or [] if isinstance(entry, dict)] if isinstance(history, list) else []
+    last: dict[str, Any] = {}
+    for entry in entries:
+        last.update({key: value for key, value in entry.items() if _is_number(value)})
+    wanted = re.compile(r"(eval_)?(loss(_\w+)?|mean_token_accuracy|level/.*)|train_runtime|epoch|step")
+    return [(plain(key), f"{value:.4g}") for key, value in last.items() if wanted.fullmatch(str(key))]
+
+
+def _describe_adapter(adapter: dict[str, Any] | None) -> str | None:
+    if adapter is None:
+        return None
+    kept = ", ".join(code(name) for name in adapter.get("modules_to_save") or [])
+    return f"rank {code(adapter.get('r'))}, alpha {code(adapter.get('lora_alpha'))}, on the language model" + (
+        f"; trained as a whole and saved with it: {kept}" if kept else ""
+    )
+
+
+def _number(result: Result) -> str:
+    if result.interval is None:
+        return f"{result.value:.4g}"
+    return f"{result.value:.4g} [{result.interval[0]:.4g}, {result.interval[1]:.4g}]"
+
+
+def render_directory(directory: str | Path, repo_id: str | None = None, **options: Any) -> ModelCard:
+    """The card of a directory, from its config and its training log; `options` as in `render_card`."""
+    checkpoint = read_checkpoint(directory)
+    name = repo_id.split("/")[-1] if repo_id else checkpoint.directory.resolve().name
+    title = options.pop("title", None) or checkpoint.run.get("title") or name
+    if options.get("base_models") is None:
+        options["base_models"] = _recorded_bases(checkpoint.directory)
+    return render_card(
+        checkpoint.config,
+        title=title,
+        repo_id=repo_id or "",
+        run=checkpoint.run,
+        adapter=checkpoint.adapter,
+        **options,
+    )
+
+
+def _recorded_bases(directory: Path) -> list[str] | None:
+    """The base models that an earlier card names: a checkpoint's config may have forgotten them."""
+    try:
+        recorded = ModelCard.load(directory / "README.md").data.base_model
+    except (OSError, ValueError):
+        return None
+    return [recorded] if isinstance(recorded, str) else recorded
+
+
+def write_card(directory: str | Path, repo_id: str | None = None, **options: Any) -> Path:
+    """
+    Write `README.md` into a directory that holds a model or an adapter, and `.eval_results/granulon.yaml` where the
+    training log has results on data sets of the Hub.
+
+    Args:
+        repo_id: where the directory will be published, for the usage examples.
+        options: `title`, `base_models`, `results`, `parts`, `licence`, as in `render_card`.
+    """
+    directory = Path(directory)
+    card = render_directory(directory, repo_id, **options)
+    card.save(directory / "README.md")
+    if entries := result_entries(read_results(read_checkpoint(directory).run.get("results"))):
+        (directory / RESULTS_FILE).parent.mkdir(exist_ok=True)
+        (directory / RESULTS_FILE).write_text(entries, encoding="utf-8")
+    return directory / "README.md"
+
+
+def check_card(directory: str | Path) -> list[str]:
+    """What is wrong with a directory's card, one sentence for each fault; an empty list is a good card."""
+    path = Path(directory) / "README.md"
+    if not path.exists():
+        return [f"There is no card: {path} is missing. `granulon card {directory}` writes it."]
+    try:
+        data = ModelCard.load(path).data
+    except (ValueError, yaml.YAMLError) as error:
+        return [f"The card's metadata cannot be read: {one_line(error)}. `granulon card {directory}` writes it anew."]
+    expected = render_directory(directory).data
+    faults = []
+    for name in ("library_name", "pipeline_tag", "license", "base_model", "base_model_relation"):
+        wanted, found = expected.get(name), data.get(name)
+        if wanted is not None and found is None:
+            faults.append(f"The card's metadata lacks `{name}`, expected {wanted!r}.")
+        elif name in ("library_name", "pipeline_tag", "base_model_relation") and wanted and found != wanted:
+            faults.append(f"The card's `{name}` is {found!r}, expected {wanted!r}.")
+    if "custom_code" not in (data.tags or []):
+        faults.append("The card's `tags` lack `custom_code`: the Hub would not warn that loading runs code.")
+    return faults

@@ -1,11 +1,24 @@
 """LoRA on a Granulon: presets that touch the language model only, and merging an adapter into a standalone model."""
 
 import difflib
+import hashlib
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from huggingface_hub import hf_hub_download
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from granulon.directories import new_directory
+from granulon.hub_cards import write_card
+from granulon.hub_cards.cards import TRAINING_LOG
+from granulon.modeling_granulon import GranulonForConditionalGeneration
 
 
 logger = logging.getLogger(__name__)
@@ -103,3 +116,168 @@ def _check_model(model: Any) -> None:
             "This model was composed in memory, so an adapter trained on it cannot say what it belongs to. Save it "
             "with `save_pretrained`, load it from there, and train that."
         )
+
+
+def save_adapter(model: PeftModel, directory: str | Path, processor: Any, base: str | None = None) -> None:
+    """
+    Write an adapter with processor and card, so that the Auto classes load the directory.
+
+    Args:
+        base: directory or Hub id of the model that the adapter belongs to; by default where that was loaded from.
+
+    Raises:
+        ValueError: the base was composed in memory and `base` does not name it.
+    """
+    config = model.active_peft_config
+    base = base or config.base_model_name_or_path or getattr(model.get_base_model(), "name_or_path", "")
+    if not base:
+        raise ValueError(
+            "The adapter's base model was composed in memory, so nobody could find it again. Save it with "
+            "`save_pretrained` and pass that directory as `base=`, or push it and pass its Hub id."
+        )
+    config.base_model_name_or_path = str(base)
+    model.save_pretrained(str(directory))
+    processor.save_pretrained(directory)
+    run = {**_read_log(directory), "base_fingerprint": base_fingerprint(model)}
+    (Path(directory) / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
+    write_card(directory)
+
+
+def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None, dtype: Any = "auto") -> Path:
+    """
+    Write a standalone model: the base with the adapter's update added to its weights and the adapter's connector in
+    place of its own, with processor, code, card and training log. `out` is whole or absent.
+
+    The sum is rounded to the weights' dtype: in bfloat16 logits move by about a hundredth, in float32 by 1e-6.
+
+    Args:
+        adapter: directory or Hub id.
+        base: the model to merge into; by default the one that the adapter names.
+        dtype: of the merged weights, "auto" for the base's. The controller stays in float32.
+
+    Raises:
+        ValueError: `out` is not empty; the adapter names no base, or was trained on another one.
+    """
+    with new_directory(out) as staging:
+        model, processor = load_adapted(adapter, base, dtype)
+        merged: Any = model.merge_and_unload(safe_merge=True)  # refuses NaN
+        merged.to(merged.dtype)  # a connector that was trained in another dtype
+        merged.model.granularity_controller.float()
+        merged.requires_grad_(True)
+        merged.config._name_or_path = ""
+        merged.save_pretrained(staging)
+        processor.save_pretrained(staging)
+        origin = merged.name_or_path
+        run = _read_log(adapter)
+        run.pop("base_fingerprint", None)
+        run.setdefault("base_models", [origin])
+        (staging / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
+        write_card(staging, title=Path(out).name)
+    return Path(out)
+
+
+def load_adapted(adapter: str | Path, base: str | None = None, dtype: Any = "auto") -> tuple[PeftModel, Any]:
+    """
+    The base model with its adapter, in eval mode, and the processor: the adapter's own, or else the base's.
+
+    Raises:
+        ValueError: the adapter names no base, the base is no Granulon or has other levels, or the adapter's weights
+            are not exactly those that this base asks for.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{adapter} holds no adapter that can be read ({error}). Name a directory with adapter_config.json."
+        ) from error
+    source = base or config.base_model_name_or_path
+    if not source:
+        raise ValueError(
+            f"The adapter {adapter} does not name its base model, which was composed in memory. Name it: --base DIR."
+        )
+    try:
+        model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+    except OSError as error:
+        raise ValueError(
+            f"The adapter {adapter} belongs to {source!r}, which cannot be loaded ({error}). If it moved: --base DIR."
+        ) from error
+    if not isinstance(model, GranulonForConditionalGeneration):
+        raise ValueError(
+            f"The base model {source!r} is a {type(model).__name__}, expected a Granulon. Name it: --base."
+        )
+    processor = _load_processor(adapter, source)
+    recorded = _read_log(adapter).get("base_fingerprint")
+    reason = _difference(processor, _load_processor(source, source), model.config.levels)
+    if reason is None and recorded and (current := base_fingerprint(model)) and current != recorded:
+        reason = f"its first decoder block has the fingerprint {current}, the adapter was trained on {recorded}"
+    reason = reason or _find_misfits(adapter, config, model)
+    if reason is not None:
+        raise ValueError(
+            f"The adapter {adapter} does not fit the base model {source!r}: {reason}. Name the model that it was "
+            "trained on: --base DIR."
+        )
+    return PeftModel.from_pretrained(model, str(adapter)).eval(), processor
+
+
+def _load_processor(adapter: str | Path, base: str) -> Any:
+    try:
+        return AutoProcessor.from_pretrained(adapter)
+    except (OSError, ValueError):
+        return AutoProcessor.from_pretrained(base)
+
+
+def base_fingerprint(model: Any) -> str | None:
+    """
+    Tells one base model from another of the same shape: a hash of the language model's first block, which no adapter
+    of ours touches, rounded to bfloat16, so that it does not depend on the dtype that the model was loaded in. `None`
+    where the weights are quantised.
+    """
+    core = model.get_base_model() if isinstance(model, PeftModel) else model
+    digest = hashlib.sha256()
+    for name, value in sorted(core.model.language_model.layers[0].state_dict().items()):
+        if not value.is_floating_point() or value.element_size() < 2:
+            return None
+        rounded = value.detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(f"{name} {tuple(value.shape)}".encode() + rounded.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_log(directory: str | Path) -> dict[str, Any]:
+    path = Path(directory) / TRAINING_LOG
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _difference(own: Any, other: Any, levels: list[dict[str, Any]]) -> str | None:
+    """Where the adapter's processor contradicts the base model's."""
+    if own.levels != levels:
+        return f"the adapter was trained with the levels {own.levels}, the base model has {levels}"
+    if own.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        return f"the vocabularies differ ({len(own.tokenizer)} and {len(other.tokenizer)} tokens)"
+    return None
+
+
+def _find_misfits(adapter: str | Path, config: PeftConfig, model: Any) -> str | None:
+    """Names and shapes of the adapter's weights against those that its configuration makes on this base."""
+    with torch.device("meta"):  # nothing is copied
+        skeleton = type(model)(model.config)
+    wanted = get_peft_model_state_dict(PeftModel(skeleton, config))
+    expected = {name: tuple(value.shape) for name, value in wanted.items()}
+    path = Path(adapter) / SAFETENSORS_WEIGHTS_NAME
+    if not path.exists():
+        path = Path(hf_hub_download(str(adapter), SAFETENSORS_WEIGHTS_NAME))
+    try:
+        with safe_open(path, "pt") as weights:
+            found = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}). Copy or download it again.") from error
+    faults = {
+        "missing": sorted(set(expected) - set(found)),
+        "unexpected": sorted(set(found) - set(expected)),
+        "of another shape": sorted(
+            f"{name} {found[name]} instead of {expected[name]}"
+            for name in set(found) & set(expected)
+            if found[name] != expected[name]
+        ),
+    }
+    listed = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in faults.items() if names)
+    return f"of the adapter's weights are {listed}" if listed else None
