@@ -61,6 +61,10 @@ class GranulonSFTConfig(SFTConfig):
     _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["module_learning_rates"]
 
     def __post_init__(self):
+        if self.greater_is_better is None and (self.metric_for_best_model or "").removeprefix("eval_").startswith(
+            "loss_"
+        ):
+            self.greater_is_better = False  # transformers knows only names that end with "loss"
         super().__post_init__()
         _check_choice("stage", self.stage, STAGES)
         _check_choice("contribution", self.contribution, CONTRIBUTIONS)
@@ -76,6 +80,10 @@ class GranulonSFTConfig(SFTConfig):
             _check_choice("module_learning_rates", name, COMPONENTS)
             if not isinstance(rate, int | float) or not math.isfinite(rate) or rate < 0:
                 raise ValueError(f"`module_learning_rates[{name!r}]` must be a number of at least 0, got {rate!r}.")
+        if self.enable_jit_checkpoint:
+            raise ValueError(
+                "`enable_jit_checkpoint` is not needed: SIGTERM always writes a checkpoint. Leave it off."
+            )
         if self.packing or self.padding_free:
             raise ValueError(
                 "`packing` and `padding_free` join rows in one sequence, but an image's slots and its question belong "

@@ -112,6 +112,7 @@ class GranulonSFTTrainer(SFTTrainer):
         self._step_sums = self._zero_sums()
         self._logged: list[torch.Tensor] = []  # a row of sums for each optimizer step since the last log
         self._eval_sums: torch.Tensor | None = None
+        self._step_batches: list[tuple[dict[str, Any], list[str] | None]] = []  # for `_stop_at_nan`
 
     # ------------------------------------------------------------------ what trains
 
@@ -174,6 +175,7 @@ class GranulonSFTTrainer(SFTTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """As the parent's; also counts what the loss terms of this optimizer step will be averaged over."""
         samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_batches = []
         counts = torch.zeros(2, dtype=torch.long, device=device)
         for batch in samples:
             counts += self._count(batch).to(device)
@@ -278,8 +280,10 @@ class GranulonSFTTrainer(SFTTrainer):
         levels = torch.bincount(output.granularity[has_image], minlength=len(core.config.levels))
         zero = task.new_zeros(())
         if is_training:
+            self._step_batches.append((inputs, row_ids))
             if not bool(loss.detach().isfinite()):
-                self._stop_at_nan(inputs, row_ids, {"task": task, **terms})
+                values = {name: value.item() for name, value in {"task": task, **terms}.items()}
+                self._stop_at_nan("loss", values, self._step_batches[-1:])
             values = [task, *(terms.get(name, zero) for name in TERMS[1:])]
             self._step_sums[: len(TERMS)] += torch.stack([value.detach().float() for value in values])
             self._step_sums[len(TERMS) :] += levels
@@ -369,37 +373,53 @@ class GranulonSFTTrainer(SFTTrainer):
                 output.metrics[f"{metric_key_prefix}_loss_{name}"] = value / size
         return output
 
-    def _stop_at_nan(self, inputs: dict[str, Any], row_ids: list[str] | None, terms: dict[str, torch.Tensor]) -> None:
-        """Save the batch for inspection and stop. Nothing has been updated by it yet."""
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # fp16's loss scaler skips such a step by itself
+        if grad_norm is not None and self.accelerator.scaler is None and not math.isfinite(grad_norm):
+            self._stop_at_nan("gradient", {}, self._step_batches)
+        return grad_norm
+
+    def _stop_at_nan(
+        self, what: str, terms: dict[str, float], batches: list[tuple[dict[str, Any], list[str] | None]]
+    ) -> None:
+        """Save the micro-batches for inspection and stop, before they have updated anything."""
         step, rank = self.state.global_step, self.accelerator.process_index
         directory = Path(str(self.args.output_dir)) / (f"nan_batch-{step}" + (f"-rank{rank}" if rank else ""))
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            name: value.detach().cpu().contiguous()
-            for name, value in inputs.items()
-            if isinstance(value, torch.Tensor)
-        }
-        save_file(tensors, directory / "batch.safetensors")
         slots = torch.tensor(self.processing_class.image_token_ids)
-        rows = [row[~torch.isin(row, slots)] for row in inputs["input_ids"].cpu()]
-        values = {f"loss_{name}": value.item() for name, value in terms.items()}
-        broken = [name for name, value in self.model.named_parameters() if not bool(value.isfinite().all())]
+        names: list[str | None] = []
+        texts: list[str] = []
+        for place, (inputs, row_ids) in enumerate(batches):
+            tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+            tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            save_file(tensors, directory / f"batch-{place}.safetensors")
+            names += row_ids or [None] * len(tensors["input_ids"])
+            texts += [self._tokenizer.decode(row[~torch.isin(row, slots)]) for row in tensors["input_ids"]]
+        parameters = dict(self.model.named_parameters())
+        broken = [name for name, value in parameters.items() if not bool(value.isfinite().all())]
+        sources = [
+            name
+            for name, value in parameters.items()
+            if value.grad is not None and not bool(value.grad.isfinite().all())
+        ]
         report = {
             "step": step,
             "rank": rank,
-            "row_ids": row_ids,
-            "texts": [self._tokenizer.decode(row) for row in rows],
-            "terms": {name: str(value) for name, value in values.items()},
+            "row_ids": names,
+            "texts": texts,
+            "terms": {f"loss_{name}": str(value) for name, value in terms.items()},
             "non_finite_parameters": broken,
+            "non_finite_gradients": sources,
         }
         (directory / "batch.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
-        culprits = [name for name, value in values.items() if not math.isfinite(value)]
+        culprits = [f"loss_{name}" for name, value in terms.items() if not math.isfinite(value)] or sources[:3]
+        known = f"; rows {names[:16]}" if any(names) else ""
         raise ValueError(
-            f"The loss is not finite at step {step} ({', '.join(culprits)}"
-            + (f"; rows {row_ids}" if row_ids else "")
-            + f"). The batch is saved in {directory}: batch.safetensors holds the inputs, batch.json the texts. "
+            f"The {what} is not finite at step {step} ({', '.join(culprits)}{known}). The batch is saved in "
+            f"{directory}: batch-*.safetensors hold the inputs, batch.json the texts. "
             + (
-                f"{len(broken)} parameters were already not finite, {broken[0]} first: the step before broke them. "
+                f"{len(broken)} parameters were already not finite, {broken[0]} first: look for what broke them. "
                 if broken
                 else "All parameters are finite: look at this batch. "
             )
