@@ -2,20 +2,20 @@
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HTTPError  # of whichever client the library uses
 
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer
 from transformers.utils import logging as transformers_logging
 
 from granulon import GranulonForConditionalGeneration
+from granulon.directories import check_new, new_directory
 from granulon.figures import draw_granularity, restore_image
-from granulon.hub_cards import render_card
+from granulon.hub_cards import check_card, plan_push, push_directory, render_card, render_directory, write_card
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,13 +87,64 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--dtype", default="auto", help="auto (as saved, the default), float32, bfloat16")
     ask.add_argument("--device", default=None, help="such as cuda or cpu (default: cuda where there is one)")
     ask.set_defaults(run=_ask)
+
+    merge = verbs.add_parser(
+        "merge",
+        help="make a standalone model of a base model and an adapter",
+        description="Add an adapter's update to its base model's weights and write a standalone model, with "
+        "processor, code and card. An adapter that was trained on another model is refused.",
+        epilog="example: granulon merge runs/lora/final --out my-merged-granulon",
+    )
+    merge.add_argument("adapter", help="directory or Hub id of the adapter")
+    merge.add_argument("--out", required=True, type=Path, help="directory to write; it must not exist or be empty")
+    merge.add_argument("--base", help="directory or Hub id of the base model (default: as the adapter says)")
+    merge.add_argument("--dtype", default="auto", help="of the weights: auto (the base's, the default), float32, ...")
+    merge.set_defaults(run=_merge)
+
+    card = verbs.add_parser(
+        "card",
+        help="write or check the model card of a directory",
+        description="Write README.md from what the directory and its training log (granulon_training.json) say.",
+        epilog="example: granulon card runs/lora/final --repo-id me/my-granulon-lora",
+    )
+    card.add_argument("directory", type=Path, help="of a model or an adapter")
+    doing = card.add_mutually_exclusive_group()
+    doing.add_argument("--check", action="store_true", help="check the card that is there and change nothing")
+    doing.add_argument("--print", action="store_true", dest="show", help="print the card and change nothing")
+    card.add_argument("--repo-id", help="OWNER/NAME that the usage examples load")
+    card.add_argument("--base-model", action="append", help="Hub id that the weights were taken from; repeatable")
+    card.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        metavar="PART=ORIGIN",
+        help="where a part's weights come from: vision_encoder=ORIGIN or language_model=ORIGIN, a Hub id or `scratch`",
+    )
+    card.add_argument("--licence", help="of the whole, such as apache-2.0, in place of what follows from the parts")
+    card.set_defaults(run=_card)
+
+    push = verbs.add_parser(
+        "push",
+        help="publish a model or an adapter on the Hub",
+        description="Check card, files, name and licences, list what is sent, and send it in one commit. Optimizer "
+        "state, pickles and logs stay here.",
+        epilog="example: granulon push runs/connector/final me/my-granulon --private",
+    )
+    push.add_argument("directory", type=Path, help="of a model or an adapter")
+    push.add_argument("repo_id", help="OWNER/NAME of the repository; it is made where it does not exist")
+    push.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    push.add_argument("--revision", help="branch to push to (default: main)")
+    push.add_argument("--base-model", help="for an adapter: Hub id of its base, where it was loaded from a directory")
+    push.add_argument("--include", action="append", default=[], help="pattern of further files to send; repeatable")
+    push.add_argument("--message", help="of the commit")
+    push.add_argument("--dry-run", action="store_true", help="check and list, but send nothing")
+    push.set_defaults(run=_push)
     return parser
 
 
 def _init(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} exists and is not an empty directory. Name another, or remove it.")
+    check_new(out)
     config: dict[str, Any] = {name: getattr(arguments, name) for name in ("affinity", "turn_end")}
     if arguments.levels:
         text = Path(arguments.levels).read_text() if Path(arguments.levels).is_file() else arguments.levels
@@ -110,19 +161,11 @@ def _init(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         **{name: value for name, value in config.items() if value is not None},
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))  # a full disk leaves no half directory
-    try:
+    with new_directory(out) as staging:
         model.save_pretrained(staging, max_shard_size=arguments.max_shard_size)
         processor.save_pretrained(staging)
         card = render_card(model.config, title=out.name, base_models=[arguments.vision, arguments.text])
         card.save(staging / "README.md")
-        if out.exists():
-            out.rmdir()
-        staging.chmod(0o755)
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     counts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.model.named_children()}
     print(f"Wrote {out}: {sum(counts.values()) / 1e6:.1f}M parameters")
     for name, count in counts.items():
@@ -189,6 +232,67 @@ def _ask(arguments: argparse.Namespace) -> None:
         )
         figure.save(arguments.save_figure)
         print(f"figure: {arguments.save_figure}", file=sys.stderr)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    try:
+        from granulon.training.adapters import merge_adapter
+    except ImportError as error:
+        raise ValueError(f"merging needs {error.name}. Run `pip install 'granulon[train]'`.") from error
+
+    check_new(arguments.out)
+    print(f"Reading {arguments.adapter} and its base model ...", file=sys.stderr)
+    merge_adapter(arguments.adapter, arguments.out, base=arguments.base, dtype=arguments.dtype)
+    print(f"Wrote {arguments.out}: a standalone model, with processor, code and card")
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    directory: Path = arguments.directory
+    if arguments.check:
+        if faults := check_card(directory):
+            raise ValueError("the card has faults.\n- " + "\n- ".join(faults))
+        print(f"{directory / 'README.md'}: nothing to complain about")
+        return
+    options: dict[str, Any] = {"base_models": arguments.base_model, "licence": arguments.licence}
+    if wrong := [text for text in arguments.part if "=" not in text]:
+        raise ValueError(f"--part {wrong[0]!r} is not PART=ORIGIN, such as vision_encoder=scratch.")
+    options["parts"] = dict(text.split("=", 1) for text in arguments.part) or None
+    if arguments.show:
+        print(render_directory(directory, arguments.repo_id, **options))
+    else:
+        print(f"Wrote {write_card(directory, arguments.repo_id, **options)}")
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    try:
+        plan = plan_push(
+            arguments.directory, arguments.repo_id, base_model=arguments.base_model, include=arguments.include
+        )
+        total = sum(map(plan.size_of, plan.files))
+        print(f"To {arguments.repo_id}: {len(plan.files)} files, {total / 1e6:.1f} MB")
+        for name in sorted(plan.files):
+            print(f"  {name:44s}{plan.size_of(name) / 1e6:10.2f} MB")
+        if plan.left_out:
+            print(f"Not sent: {', '.join(plan.left_out[:12])}{' ...' if len(plan.left_out) > 12 else ''}")
+        for warning in plan.warnings:
+            print(f"Mind: {warning}")
+        sys.stdout.flush()
+        if arguments.dry_run and not plan.faults:
+            print("Nothing to complain about. Nothing was sent (--dry-run).")
+            return
+        commit = push_directory(
+            arguments.directory,
+            arguments.repo_id,
+            private=arguments.private,
+            revision=arguments.revision,
+            commit_message=arguments.message,
+            plan=plan,
+        )
+    except HTTPError as error:
+        raise OSError(
+            f"The Hub cannot be reached or refused ({error}). Nothing of this push was committed."
+        ) from error
+    print(f"Pushed: {commit.commit_url}")
 
 
 if __name__ == "__main__":

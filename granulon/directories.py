@@ -7,6 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_new(out: str | Path) -> None:
+    """
+    Raises:
+        ValueError: `out` is a file, or a directory with something in it.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} exists and is not an empty directory. Name another, or remove it.")
+
+
 @contextmanager
 def new_directory(out: str | Path) -> Iterator[Path]:
     """
@@ -14,11 +24,10 @@ def new_directory(out: str | Path) -> Iterator[Path]:
     also that of a full disk, nothing is left.
 
     Raises:
-        ValueError: `out` is a file, or a directory with something in it.
+        ValueError: as `check_new`.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} exists and is not an empty directory. Name another, or remove it.")
+    check_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:

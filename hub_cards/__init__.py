@@ -2,6 +2,16 @@
 
 from .cards import check_card, render_card, render_directory, write_card
 from .licences import licences_of_parts
+from .push import plan_push, push_directory, push_pretrained
 
 
-__all__ = ["check_card", "licences_of_parts", "render_card", "render_directory", "write_card"]
+__all__ = [
+    "check_card",
+    "licences_of_parts",
+    "plan_push",
+    "push_directory",
+    "push_pretrained",
+    "render_card",
+    "render_directory",
+    "write_card",
+]

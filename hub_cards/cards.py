@@ -269,7 +269,9 @@ def render_card(
         data_licences=licences_of_data(data_names),
         results=results,
         rows=[(plain(row.dataset), plain(row.metric), _number(row), row.count) for row in numbers],
-        is_trained=bool(results or numbers or run.get("log_history") or adapter is not None),
+        is_trained=bool(
+            results or numbers or run.get("log_history") or run.get("merged_adapter") or adapter is not None
+        ),
         stage=code(run["stage"]) if run.get("stage") else None,
         seed=code(run["seed"]) if run.get("seed") is not None else None,
         settings=_settings(recipe),
@@ -376,9 +378,14 @@ def write_card(directory: str | Path, repo_id: str | None = None, **options: Any
 
     Args:
         repo_id: where the directory will be published, for the usage examples.
-        options: `title`, `base_models`, `results`, `parts`, `licence`, as in `render_card`.
+        options: `title`, `base_models`, `results`, `parts`, `licence`, as in `render_card`; the last two are also
+            recorded in the training log, so that they hold from now on.
     """
     directory = Path(directory)
+    licence = {"parts": options.get("parts"), "license": options.get("licence")}
+    if known := {key: value for key, value in licence.items() if value}:
+        run = {**read_checkpoint(directory).run, **known}
+        (directory / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
     card = render_directory(directory, repo_id, **options)
     card.save(directory / "README.md")
     if entries := result_entries(read_results(read_checkpoint(directory).run.get("results"))):

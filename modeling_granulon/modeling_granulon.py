@@ -765,6 +765,14 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any):
+        """As `PreTrainedModel.push_to_hub`; where the package is installed, with the card that it renders."""
+        try:
+            cards = importlib.import_module("granulon.hub_cards")
+        except ImportError:
+            return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+        return cards.push_pretrained(self, repo_id, **kwargs)
+
 
 GranulonModel.register_for_auto_class("AutoModel")
 GranulonForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

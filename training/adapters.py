@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from granulon.directories import new_directory
 from granulon.hub_cards import write_card
 from granulon.hub_cards.cards import TRAINING_LOG
+from granulon.hub_cards.licences import is_hub_id
 from granulon.modeling_granulon import GranulonForConditionalGeneration
 
 
@@ -170,7 +171,10 @@ def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None,
         origin = merged.name_or_path
         run = _read_log(adapter)
         run.pop("base_fingerprint", None)
-        run.setdefault("base_models", [origin])
+        run["merged_adapter"] = True
+        base_run = _read_log(origin)
+        run.setdefault("base_models", [origin] if is_hub_id(origin) else base_run.get("base_models", []))
+        run.update({key: base_run[key] for key in ("parts", "license") if key in base_run and key not in run})
         (staging / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
         write_card(staging, title=Path(out).name)
     return Path(out)
