@@ -69,9 +69,10 @@ def find_last_checkpoint(output_dir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def explain_full_disk(target: Path) -> Iterator[None]:
+def explain_full_disk(target: Path, consequence: str) -> Iterator[None]:
     """
-    Turn the many shapes of a full disk into one `OSError` (ENOSPC) that says what to do.
+    Turn the many shapes of a full disk into one `OSError` (ENOSPC) that names `target`, the consequence, and what to
+    do.
 
     torch and safetensors report it as a RuntimeError and a SafetensorError with the system's words in the text.
     """
@@ -79,7 +80,11 @@ def explain_full_disk(target: Path) -> Iterator[None]:
         yield
     except Exception as error:
         text = str(error)
-        is_full = getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in text or "No space left" in text
+        is_full = (
+            getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            or "os error 28" in text
+            or "No space left" in text
+        )
         # torch's zip writer does not pass on why it failed
         if not is_full and "PytorchStreamWriter" in text:
             is_full = shutil.disk_usage(target.parent).free < 1 << 20
@@ -87,9 +92,8 @@ def explain_full_disk(target: Path) -> Iterator[None]:
             raise
         raise OSError(
             errno.ENOSPC,
-            f"No space left on the disk while writing {target}. The partial checkpoint was removed and older ones "
-            "are untouched. Free some space (or lower `save_total_limit`, or set `save_only_model=True`), then resume "
-            "with `resume_from_checkpoint=True`",
+            f"No space left on the disk while writing {target}. {consequence} Free some space (or lower "
+            "`save_total_limit`, or set `save_only_model=True`), then resume with `resume_from_checkpoint=True`",
         ) from error
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import platform
 import shutil
 import signal
@@ -112,6 +113,7 @@ class GranulonSFTTrainer(SFTTrainer):
         self._step_sums = self._zero_sums()
         self._logged: list[torch.Tensor] = []  # a row of sums for each optimizer step since the last log
         self._eval_sums: torch.Tensor | None = None
+        self._eval_levels = torch.zeros(0)
         self._step_batches: list[tuple[dict[str, Any], list[str] | None]] = []  # for `_stop_at_nan`
 
     # ------------------------------------------------------------------ what trains
@@ -174,8 +176,8 @@ class GranulonSFTTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """As the parent's; also counts what the loss terms of this optimizer step will be averaged over."""
-        samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step_batches = []
+        samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(2, dtype=torch.long, device=device)
         for batch in samples:
             counts += self._count(batch).to(device)
@@ -224,7 +226,7 @@ class GranulonSFTTrainer(SFTTrainer):
         negatives = is_negative = None
         if self.args.contribution == "contrastive":
             negatives, is_negative = self._queue.descriptors, self._queue.differs(keys)[row]
-        self._seen["num_images"] = int(is_negative.any(1).sum()) if is_negative is not None else len(row)
+        self._seen["num_images"] = len(row) if is_negative is None else is_negative.any(1).sum()
         for column, (name, part) in enumerate(tokens.items()):
             if name in self._term_weights:
                 is_used = torch.arange(part.shape[1], device=part.device) < used[:, column, None]
@@ -259,7 +261,7 @@ class GranulonSFTTrainer(SFTTrainer):
             labels = labels * has_image[:, None]
             sums["controller"] = controller_loss(output.granularity_logits, labels).sum()
             weights["controller"] = self.args.controller_loss_weight
-            seen["num_labels"] = int((labels.sum(1) > 0).sum())
+            seen["num_labels"] = (labels.sum(1) > 0).sum()
 
         if is_training:
             counts = self._step_counts
@@ -268,7 +270,7 @@ class GranulonSFTTrainer(SFTTrainer):
             if num_items_in_batch is None:
                 scale *= self.current_gradient_accumulation_steps
         else:
-            counts, scale = {"images": seen.get("num_images", 0), "labels": seen.get("num_labels", 0)}, 1
+            counts, scale = {name: int(seen.get(f"num_{name}", 0)) for name in ("images", "labels")}, 1
         terms = {
             name: value * scale / max(1, counts["labels" if name == "controller" else "images"])
             for name, value in sums.items()
@@ -284,17 +286,18 @@ class GranulonSFTTrainer(SFTTrainer):
             if not bool(loss.detach().isfinite()):
                 values = {name: value.item() for name, value in {"task": task, **terms}.items()}
                 self._stop_at_nan("loss", values, self._step_batches[-1:])
-            values = [task, *(terms.get(name, zero) for name in TERMS[1:])]
-            self._step_sums[: len(TERMS)] += torch.stack([value.detach().float() for value in values])
+            logged = [task, *(terms.get(name, zero) for name in TERMS[1:])]
+            self._step_sums[: len(TERMS)] += torch.stack([value.detach().float() for value in logged])
             self._step_sums[len(TERMS) :] += levels
             if "keys" in seen and self.args.contribution == "contrastive" and self._term_weights:
                 self._new_questions.append((output.question_descriptor.detach(), seen["keys"]))
         elif self._eval_sums is not None:
             num_tokens = inputs["labels"][:, 1:].ne(-100).sum()
-            values = [task * num_tokens, *(sums.get(name, zero) for name in TERMS[1:])]
+            logged = [task * num_tokens, *(sums.get(name, zero) for name in TERMS[1:])]
             sizes = [num_tokens, counts["images"], counts["images"], counts["labels"]]
-            self._eval_sums[0] += torch.stack([value.detach().float() for value in values])
+            self._eval_sums[0] += torch.stack([value.detach().float() for value in logged])
             self._eval_sums[1] += torch.tensor([float(size) for size in sizes], device=task.device)
+            self._eval_levels += levels
         return (loss, result[1]) if return_outputs else loss
 
     def _zero_sums(self) -> torch.Tensor:
@@ -306,7 +309,7 @@ class GranulonSFTTrainer(SFTTrainer):
         ranks agree whether to stop. Called by the trainer's own callback.
         """
         counts = self._step_counts
-        flag = torch.tensor([float(self._callback.is_terminated)], device=self._step_sums.device)
+        flag = torch.tensor([float(self._callback.is_signalled)], device=self._step_sums.device)
         sums = self.accelerator.reduce(torch.cat([self._step_sums, flag]), "sum")
         self._callback.is_terminated = bool(sums[-1] > 0)
         sums[: len(TERMS)] /= self.accelerator.num_processes
@@ -363,14 +366,20 @@ class GranulonSFTTrainer(SFTTrainer):
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """As the parent's; adds each term's mean over the tokens, images or labelled rows of the whole data set."""
         self._eval_sums = torch.zeros(2, len(TERMS), device=self.accelerator.device)
+        names = base_of(self.model).config.level_names
+        self._eval_levels = torch.zeros(len(names), device=self.accelerator.device)
         try:
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
             sums, sizes = self.accelerator.reduce(self._eval_sums, "sum").tolist()
+            levels = self.accelerator.reduce(self._eval_levels, "sum")
         finally:
             self._eval_sums = None
         for name, value, size in zip(TERMS, sums, sizes, strict=True):
             if size > 0 and (name in ("task", "controller") or name in self._term_weights):
                 output.metrics[f"{metric_key_prefix}_loss_{name}"] = value / size
+        if levels.sum() > 0:
+            for name, share in zip(names, (levels / levels.sum()).tolist(), strict=True):
+                output.metrics[f"{metric_key_prefix}_level/{name}"] = share
         return output
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -479,7 +488,7 @@ class GranulonSFTTrainer(SFTTrainer):
                 shutil.rmtree(staged, ignore_errors=True)
             self.accelerator.wait_for_everyone()
             self._staging = staged.parent
-            with explain_full_disk(final):
+            with explain_full_disk(final, "The partial checkpoint was removed and older ones are untouched."):
                 super()._save_checkpoint(model, trial)
                 if self.state.best_global_step:
                     best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
@@ -514,7 +523,9 @@ class GranulonSFTTrainer(SFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         directory = Path(str(self.args.output_dir) if output_dir is None else output_dir)
-        with explain_full_disk(directory):
+        is_final = self._staging is None
+        advice = "The directory is incomplete." if is_final else "Checkpoints are untouched."
+        with explain_full_disk(directory, advice):
             super()._save(output_dir, state_dict)
             if self.args.should_save:
                 (directory / PROVENANCE_FILE).write_text(json.dumps(self.describe_run(), indent=1, default=str))
@@ -544,11 +555,12 @@ class _StepCallback(TrainerCallback):
 
     def __init__(self, trainer: GranulonSFTTrainer):
         self.trainer = trainer
-        self.is_terminated = False
+        self.is_signalled = False  # this process got SIGTERM
+        self.is_terminated = False  # some process did, and all know: they stop after the same step
 
     @contextlib.contextmanager
     def catching_sigterm(self) -> Iterator[None]:
-        self.is_terminated = False
+        self.is_signalled = self.is_terminated = False
         if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
             yield
             return
@@ -557,9 +569,11 @@ class _StepCallback(TrainerCallback):
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
+        if self.is_signalled and not self.is_terminated:  # it came after the last step: the training is complete
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _handle(self, signum: int, frame: Any) -> None:
-        self.is_terminated = True
+        self.is_signalled = True
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.finish_step()
@@ -579,6 +593,11 @@ def _zero_of(module: Any) -> torch.Tensor:
 def _check_adapters(model: Any, args: GranulonSFTConfig, peft_config: Any) -> Any:
     """The adapters of the stage: the preset where `lora` came without."""
     is_peft = hasattr(model, "peft_config")
+    if is_peft and not hasattr(model, "get_base_model"):
+        raise ValueError(
+            "The model was loaded from an adapter's directory through an Auto class, which can answer but not train. "
+            "Load the base model and use `peft.PeftModel.from_pretrained(base, directory, is_trainable=True)`."
+        )
     if args.stage == "lora":
         if peft_config is None and not is_peft:
             from .adapters import lora_config

@@ -43,6 +43,7 @@ def test_terms_are_logged_and_add_up(tmp_path: Path):
             assert len(shares) == 4 and sum(shares) == pytest.approx(1)
     evaluated = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
     assert all(f"eval_{name}" in evaluated for name in TERMS)
+    assert sum(value for name, value in evaluated.items() if "_level/" in name) == pytest.approx(1)
     # one batch: the evaluation's total is the sum of its terms
     assert evaluated["eval_loss"] == pytest.approx(
         sum(w * evaluated[f"eval_{t}"] for w, t in zip(WEIGHTS, TERMS, strict=True)), rel=1e-4
