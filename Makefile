@@ -39,7 +39,6 @@ nano: $(STAMP)
 	$(BIN)/python examples/nano/scenes.py --output $(NANO)/scenes --count 4000 --start 40000000
 	$(BIN)/python examples/nano/easy_vqa_data.py --output $(NANO)/easy-vqa --count 8000
 	$(BIN)/granulon train examples/nano/connector.yaml --resume
-	$(BIN)/python examples/nano/evaluate.py --model $(NANO)/connector/final --output $(NANO)/results.json
 	$(BIN)/python examples/nano/ship.py --runs $(NANO) --output examples/nano/granulon-nano
 
 test: $(STAMP)

@@ -24,16 +24,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "nano"))  # the nano model's scenes and evaluation are scripts beside this one
 
-from easy_vqa_data import read_split  # noqa: E402
-from evaluate import (  # noqa: E402
-    TEST_START,
-    answer_questions,
-    as_table,
-    easy_vqa_rows,
-    question_only,
-    scene_rows,
-    summarise,
-)
+from evaluate import TEST_START, answer_questions, evaluate_all  # noqa: E402
 from scenes import GRANULARITIES, ask_where, make_scene, paint, scene_questions  # noqa: E402
 
 from transformers import AutoModelForImageTextToText, TrainerCallback, pipeline, set_seed  # noqa: E402
@@ -91,21 +82,6 @@ def ask_examples(model: str, output: Path) -> None:
     subprocess.run([*command, "--save-figure", output / "look.png"], check=True, stdout=subprocess.DEVNULL)
 
 
-def evaluate(model, processor, num_easy: int, num_scenes: int) -> None:
-    names = model.config.level_names
-    training = [row for index in range(20_000) for row in scene_questions("train", index)]
-    easy_training = [{**row, "kind": ""} for row in read_split("train")]
-    for title, rows, seen in (
-        ("easy-vqa, test split", easy_vqa_rows(num_easy), easy_training),
-        ("scenes, held-out compositions", scene_rows("compositions", num_scenes), training),
-        ("scenes, held-out pictograms", scene_rows("pictograms", num_scenes), training),
-    ):
-        answers, levels = answer_questions(model, processor, rows, name=title)
-        summary = summarise(rows, answers, levels, question_only(rows, seen), names)
-        kept = {cut: row for cut, row in summary.items() if not cut.startswith("kind")}
-        print(f"\n   {title}\n{as_table(kept)}", flush=True)
-
-
 def where_rows(count: int) -> list[dict]:
     rows = []
     for index in range(TEST_START + 10_000, TEST_START + 10_000 + count):
@@ -143,7 +119,7 @@ def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> 
     trainer = GranulonSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=load_training_data(data),
+        train_dataset=load_training_data(data).dataset,
         processing_class=processor,
         peft_config=lora_config(model, r=16),
         callbacks=[TimeLimit(seconds)],
@@ -184,7 +160,8 @@ def main() -> None:
     print("\n2. Held-out data: accuracy in percent, with 95 % intervals resampled by picture")
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=torch.float32)
     processor = pipeline("image-text-to-text", model=arguments.model).processor
-    evaluate(model, processor, *((300, 40) if arguments.short else (2000, 200)))
+    num_scenes, num_easy = (40, 300) if arguments.short else (200, 2000)
+    evaluate_all(model, processor, num_scenes, num_easy)
     print(f"\n3. LoRA on a task that the model has not seen, {arguments.seconds:.0f} s")
     fine_tune(arguments.model, arguments.output, arguments.seconds, arguments.seed)
 

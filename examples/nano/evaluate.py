@@ -137,6 +137,44 @@ def as_table(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def evaluate_all(
+    model,
+    processor,
+    num_scenes: int = 500,
+    num_easy: int | None = None,
+    batch_size: int = 64,
+    granularity: str | None = None,
+) -> dict:
+    """
+    `summarise`'s results by data set, printed as tables when they are there.
+
+    Args:
+        num_scenes: of each held-out split.
+        num_easy: easy-vqa test questions, drawn at random; all 9,673 where it is None.
+    """
+    names = model.config.level_names
+    training = [row for index in range(20_000) for row in scene_questions("train", index)]
+    easy_training = [{**row, "kind": ""} for row in read_split("train")]
+    results, of_scenes = {}, []
+    for name, rows, seen in (
+        ("easy-vqa, test split", easy_vqa_rows(num_easy), easy_training),
+        ("scenes, held-out compositions", scene_rows("compositions", num_scenes), training),
+        ("scenes, held-out pictograms", scene_rows("pictograms", num_scenes), training),
+        ("scenes, both", [], training),
+    ):
+        if rows:
+            answers, levels = answer_questions(model, processor, rows, batch_size, granularity, name)
+            if name.startswith("scenes"):
+                of_scenes += zip(
+                    [{**row, "group": (name, row["group"])} for row in rows], answers, levels, strict=True
+                )
+        else:
+            rows, answers, levels = zip(*of_scenes, strict=True)
+        results[name] = summarise(rows, answers, levels, question_only(rows, seen), names)
+        print(f"\n{name}\n\n{as_table(results[name])}", flush=True)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="examples/nano/granulon-nano", help="directory or Hub id")
@@ -150,36 +188,9 @@ def main() -> None:
     logging.disable_progress_bar()
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(arguments.model)
-    names = model.config.level_names
-    training = [row for index in range(20_000) for row in scene_questions("train", index)]
-    sets = {
-        "easy-vqa test": (
-            easy_vqa_rows(arguments.easy_vqa),
-            [{**row, "kind": ""} for row in read_split("train")],
-        ),
-        "scenes, held-out compositions": (scene_rows("compositions", arguments.scenes), training),
-        "scenes, held-out pictograms": (scene_rows("pictograms", arguments.scenes), training),
-    }
-    sets["scenes, both"] = (
-        [
-            {**row, "group": (name, row["group"])}
-            for name in ("scenes, held-out compositions", "scenes, held-out pictograms")
-            for row in sets[name][0]
-        ],
-        training,
+    results = evaluate_all(
+        model, processor, arguments.scenes, arguments.easy_vqa, arguments.batch_size, arguments.granularity
     )
-    results, known = {}, {}
-    for name, (rows, seen) in sets.items():
-        if name == "scenes, both":
-            answers, levels = (sum((part[i] for part in known.values()), []) for i in range(2))
-        else:
-            answers, levels = answer_questions(
-                model, processor, rows, arguments.batch_size, arguments.granularity, name
-            )
-            if name.startswith("scenes"):
-                known[name] = (answers, levels)
-        results[name] = summarise(rows, answers, levels, question_only(rows, seen), names)
-        print(f"\n{name}\n\n{as_table(results[name])}", flush=True)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(results, indent=1) + "\n")

@@ -8,12 +8,15 @@ Every patch tells, through linear heads that are thrown away afterwards, which t
 easy-vqa's 3 shapes, or the background), its colour, whether it is upside down, whether it is large, where its
 middle is, whether that middle lies in this very patch, and which place and time of day the picture shows. Of eight
 batches three are fresh scenes, four are crowded ones, which teach more per picture, and one is from easy-vqa's
-training split, whose answers tell shape and colour. A run that stops is resumed by the same command.
+training split, whose answers tell shape and colour. Things in crowded scenes are distorted, and the colours of
+some pictures are mixed, so that an unseen colour or drawing of a noun is still that noun. A run that stops is
+resumed by the same command.
 """
 
 import argparse
 import json
 import math
+import random
 import time
 from pathlib import Path
 
@@ -101,6 +104,12 @@ def scene_targets(scene, coverage: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def mix_colours(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Each channel becomes a random average of the three, so that a thing's shape alone tells its noun."""
+    weights = np.asarray([[rng.expovariate(1) ** 2 for _ in range(3)] for _ in range(3)], dtype=np.float32)
+    return (pixels @ (weights / weights.sum(1, keepdims=True)).T).round().astype(np.uint8)
+
+
 class Scenes(torch.utils.data.Dataset):
     """Scenes of a split with their targets; number `i` is always the same."""
 
@@ -112,12 +121,17 @@ class Scenes(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         index += self.start
-        scene = make_scene(
-            self.split, index, self.seed, is_crowded=index < CROWDED_END and index // BATCH_SIZE % 2 == 1
-        )
-        picture, coverage = paint(scene)
-        targets = scene_targets(scene, coverage)
-        return {"pixels": torch.from_numpy(np.array(picture)), **{k: torch.from_numpy(v) for k, v in targets.items()}}
+        is_training = index < CROWDED_END
+        is_crowded = is_training and index // BATCH_SIZE % 2 == 1
+        scene = make_scene(self.split, index, self.seed, is_crowded)
+        rng = random.Random(f"{self.seed}/{index}/distortion")
+        picture, coverage = paint(scene, rng if is_crowded else None)
+        pixels, targets = np.array(picture), scene_targets(scene, coverage)
+        if is_training and rng.random() < (0.5 if is_crowded else 0.25):
+            pixels = mix_colours(pixels, rng)
+            for name in ("colour", "place", "night"):
+                targets[name] = np.full_like(targets[name], UNKNOWN)
+        return {"pixels": torch.from_numpy(pixels), **{k: torch.from_numpy(v) for k, v in targets.items()}}
 
 
 def easy_vqa_batches() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -261,7 +275,7 @@ def main() -> None:
                 log.write(json.dumps(row) + "\n")
             progress.set_postfix({"class": means.get("class"), "colour": means.get("colour")})
             sums = {}
-        if (step + 1) % 1000 == 0 or step + 1 == arguments.steps:
+        if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
             state = {
                 "encoder": encoder.state_dict(),
                 "heads": heads.state_dict(),

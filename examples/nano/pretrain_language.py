@@ -322,7 +322,7 @@ def main() -> None:
     first, batch_size = 0, 16
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
+        model.load_state_dict(state["model"], strict=False)  # the encoder comes from its own directory
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
@@ -370,9 +370,9 @@ def main() -> None:
                 log.write(json.dumps(row) + "\n")
             progress.set_postfix(answer=row["answer"], alignment=row["alignment"])
             sums.clear()
-        if (step + 1) % 200 == 0 or is_last:
+        if (step + 1) % 100 == 0 or is_last:
             state = {
-                "model": model.state_dict(),
+                "model": {name: value for name, value in model.state_dict().items() if "vision_tower" not in name},
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "step": step + 1,
             }

@@ -280,10 +280,10 @@ def _place_boxes(edges: list[int], rng: random.Random) -> list[tuple[int, int, i
             return [boxes[index] for index in range(len(edges))]
 
 
-def paint(scene: Scene) -> tuple[Image.Image, np.ndarray]:
+def paint(scene: Scene, distort: random.Random | None = None) -> tuple[Image.Image, np.ndarray]:
     """
     The picture, `SIZE` x `SIZE` RGB, and how much of each patch each thing covers, 0 to 1: `(num_things, rows,
-    columns)`.
+    columns)`. With `distort`, things are mirrored, turned by up to 15 degrees and squeezed at random, in their boxes.
     """
     above, below = (np.asarray(colour, dtype=np.float32) for colour in PLACES[scene.place])
     pixels = np.empty((SIZE, SIZE, 3), dtype=np.float32)
@@ -321,11 +321,26 @@ def paint(scene: Scene) -> tuple[Image.Image, np.ndarray]:
     for index, thing in enumerate(scene.things):
         edge = thing.box[2] - thing.box[0]
         sprite = tinted_pictogram(thing.code, thing.colour, edge, thing.is_upside_down)
+        if distort is not None:
+            sprite = _distorted(sprite, distort)
         picture.paste(sprite, thing.box[:2], sprite)
         mask = np.zeros((SIZE, SIZE), dtype=np.float32)
         mask[thing.box[1] : thing.box[3], thing.box[0] : thing.box[2]] = np.asarray(sprite.getchannel("A")) / 255
         coverage[index] = mask.reshape(grid, PATCH, grid, PATCH).mean((1, 3))
     return picture, coverage
+
+
+def _distorted(sprite: Image.Image, rng: random.Random) -> Image.Image:
+    edge = sprite.width
+    if rng.random() < 0.5:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sprite = sprite.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
+    width, height = (round(edge * rng.uniform(0.75, 1)) for _ in range(2))
+    distorted = Image.new("RGBA", (edge, edge))
+    distorted.paste(
+        sprite.resize((width, height), Image.Resampling.BILINEAR), ((edge - width) // 2, (edge - height) // 2)
+    )
+    return distorted
 
 
 # ---------------------------------------------------------------------- questions
