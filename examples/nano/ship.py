@@ -1,5 +1,5 @@
 """
-Step 4 of the nano model: the trained weights in bfloat16, evaluated as they are shipped, with their logs and their card.
+Step 4 of the nano model: the trained weights in bfloat16, evaluated as they are shipped, with their logs and a card.
 
     python examples/nano/ship.py --runs runs/nano --output examples/nano/granulon-nano
 """
@@ -19,9 +19,9 @@ import granulon  # noqa: F401  registers the Auto classes
 from granulon.hub_cards import write_card
 
 
-CREDIT = """The pictures of the scenes are made of OpenMoji pictograms (https://openmoji.org), CC BY-SA 4.0. easy-vqa is
-MIT-licensed (Victor Zhou). Everything was trained from nothing by the scripts in `examples/nano` of the project; the logs
-of the run lie in `training_logs/`.
+CREDIT = """The pictures of the scenes are made of OpenMoji pictograms (https://openmoji.org), CC BY-SA 4.0. easy-vqa
+is MIT-licensed (Victor Zhou). Everything was trained from nothing by the scripts in `examples/nano` of the project; the
+logs of the run lie in `training_logs/`.
 """
 
 
