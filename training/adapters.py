@@ -234,12 +234,12 @@ def base_fingerprint(model: Any) -> str | None:
     """
     Tells one base model from another of the same shape: a hash of the language model's first block, which no adapter
     of ours touches, rounded to bfloat16, so that it does not depend on the dtype that the model was loaded in. `None`
-    where the weights are quantised.
+    where the weights are quantised, or not here.
     """
     core = model.get_base_model() if isinstance(model, PeftModel) else model
     digest = hashlib.sha256()
     for name, value in sorted(core.model.language_model.layers[0].state_dict().items()):
-        if not value.is_floating_point() or value.element_size() < 2:
+        if not value.is_floating_point() or value.element_size() < 2 or value.is_meta:
             return None
         rounded = value.detach().to("cpu", torch.bfloat16).contiguous()
         digest.update(f"{name} {tuple(value.shape)}".encode() + rounded.view(torch.uint8).numpy().tobytes())

@@ -19,6 +19,7 @@ import datasets
 import peft
 import torch
 import trl
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 from trl.chat_template_utils import has_generation_markers
@@ -28,6 +29,9 @@ import transformers
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from granulon.hub_cards import plan_push, push_directory, write_card
+
+from .adapters import base_fingerprint
 from .checkpoints import STAGING, explain_full_disk, find_fault, find_last_checkpoint, publish, write_manifest
 from .collator import GranulonDataCollator
 from .config import GranulonSFTConfig
@@ -100,6 +104,7 @@ class GranulonSFTTrainer(SFTTrainer):
             }
             self.data_collator = GranulonDataCollator(**fields)
         self.provenance: dict[str, Any] = {}
+        self._base_fingerprint = base_fingerprint(self.model) if isinstance(self.model, peft.PeftModel) else None
         self._set_stage()
         config = base_of(self.model).config
         self._queue = ContributionQueue(args.contribution_queue_size, config.controller_hidden_size)
@@ -529,6 +534,45 @@ class GranulonSFTTrainer(SFTTrainer):
             super()._save(output_dir, state_dict)
             if self.args.should_save:
                 (directory / PROVENANCE_FILE).write_text(json.dumps(self.describe_run(), indent=1, default=str))
+                write_card(directory, self.hub_model_id, title=Path(str(self.args.output_dir)).name)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: every save writes the card, rendered from the checkpoint and its training log."""
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Save into `output_dir` and publish model or adapter, processor, code and card from there, in one commit;
+        optimizer state, pickles and logs stay. What `granulon push` would refuse is sent with a warning.
+        """
+        token = self.args.hub_token if token is None else token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        plan = plan_push(str(self.args.output_dir), str(self.hub_model_id), api=HfApi(token=token))
+        for fault in plan.faults:
+            logger.warning(fault)
+        return push_directory(
+            plan.directory,
+            plan.repo_id,
+            plan=plan,
+            strict=False,
+            private=self.args.hub_private_repo if private is None else private,
+            revision=revision or self.args.hub_revision,
+            commit_message=commit_message,
+            run_as_future=not blocking,
+            token=token,
+        )
 
     def describe_run(self) -> dict[str, Any]:
         """What `granulon_training.json` holds: recipe, stage, data, seed, log, results and versions."""
@@ -538,6 +582,7 @@ class GranulonSFTTrainer(SFTTrainer):
         data = [_describe_data(name, data) for name, data in sets.items() if data is not None]
         run = {
             "recipe": {},
+            **({"base_fingerprint": self._base_fingerprint} if self._base_fingerprint else {}),
             "stage": self.args.stage,
             "data": data,
             "seed": self.args.seed,
@@ -564,16 +609,19 @@ class _StepCallback(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
             yield
             return
-        previous = signal.signal(signal.SIGTERM, self._handle)
+        previous = signal.getsignal(signal.SIGTERM)
+
+        def handle(signum: int, frame: Any) -> None:
+            self.is_signalled = True
+            signal.signal(signal.SIGTERM, previous)  # a second one ends a process that hangs
+
+        signal.signal(signal.SIGTERM, handle)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
         if self.is_signalled and not self.is_terminated:  # it came after the last step: the training is complete
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def _handle(self, signum: int, frame: Any) -> None:
-        self.is_signalled = True
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.finish_step()
