@@ -16,6 +16,7 @@ from granulon import GranulonForConditionalGeneration
 from granulon.directories import check_new, new_directory
 from granulon.figures import draw_granularity, restore_image
 from granulon.hub_cards import check_card, plan_push, push_directory, render_card, render_directory, write_card
+from granulon.training import annotate
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,13 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     transformers_logging.set_verbosity_error()
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
     except (ValueError, TypeError, OSError) as error:
         print(f"granulon {arguments.verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
         "--affinity", choices=["attention", "similarity"], help="relation between patches (default: attention)"
     )
     init.add_argument("--turn-end", help="text that ends a user's turn, where the chat template marks none")
+    init.add_argument(
+        "--controller",
+        help="directory or Hub id of a controller that `granulon train --stage controller` made for this --text",
+    )
     init.add_argument("--max-shard-size", default="5GB", help="largest safetensors file (default: %(default)s)")
     init.add_argument("--seed", type=int, default=0, help="of the new weights (default: %(default)s)")
     init.set_defaults(run=_init)
@@ -139,13 +144,19 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--message", help="of the commit")
     push.add_argument("--dry-run", action="store_true", help="check and list, but send nothing")
     push.set_defaults(run=_push)
+
+    annotating = verbs.add_parser(
+        "annotate", help="label questions with granularities by asking a chat model", **annotate.PARSER_OPTIONS
+    )
+    annotate.add_arguments(annotating)
+    annotating.set_defaults(run=lambda arguments: annotate.run(arguments, annotating))
     return parser
 
 
 def _init(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     check_new(out)
-    config: dict[str, Any] = {name: getattr(arguments, name) for name in ("affinity", "turn_end")}
+    config: dict[str, Any] = {name: getattr(arguments, name) for name in ("affinity", "turn_end", "controller")}
     if arguments.levels:
         text = Path(arguments.levels).read_text() if Path(arguments.levels).is_file() else arguments.levels
         try:

@@ -3,8 +3,8 @@ Annotate questions with granularity weights by asking a chat model, as the paper
 
 Any endpoint that speaks OpenAI's chat protocol will do: OpenAI itself, vLLM, llama.cpp, Ollama and others.
 
-    python -m granulon.training.annotate questions.txt annotated.jsonl --base-url http://localhost:8000/v1 \\
-        --model my-model --price-input 0 --price-output 0 --yes
+    granulon annotate questions.txt annotated.jsonl --base-url http://localhost:8000/v1 --model my-model \\
+        --price-input 0 --price-output 0 --yes
 
 The output is a corpus that `granulon.training.granularity_corpus.load_corpus` reads. A run that stops, for whatever
 reason, is resumed by the same command.
@@ -418,18 +418,26 @@ def failed_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.failed.jsonl")
 
 
+PARSER_OPTIONS: dict[str, Any] = {
+    "description": __doc__,
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "epilog": (
+        "files: OUTPUT grows by one line per question, at once, and is never rewritten. Questions that\n"
+        "it holds already are skipped. Failures and their reasons go to OUTPUT's stem + .failed.jsonl; the\n"
+        "next run tries them again.\n"
+        "exit status: 0 all annotated, 1 some failed or the run was stopped, 2 wrong arguments, 130 interrupted."
+    ),
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="granulon annotate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=(
-            "files: OUTPUT grows by one line per question, at once, and is never rewritten. Questions that\n"
-            "it holds already are skipped. Failures and their reasons go to OUTPUT's stem + .failed.jsonl; the\n"
-            "next run tries them again.\n"
-            "exit status: 0 all annotated, 1 some failed or the run was stopped, 2 wrong arguments, 130 interrupted."
-        ),
-    )
+    parser = argparse.ArgumentParser(prog="granulon annotate", **PARSER_OPTIONS)
+    add_arguments(parser)
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `granulon annotate`; `run` reads them."""
     parser.add_argument("questions", type=Path, help="text with one question a line, or .jsonl with `question`")
     parser.add_argument("output", type=Path, help=".jsonl to write to or to go on with")
     group = parser.add_argument_group("endpoint")
@@ -486,13 +494,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder with the answers of earlier runs (default: %(default)s)",
     )
     group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; see --help. Returns the exit status."""
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    return run(parser.parse_args(argv), parser)
+
+
+def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Annotate as the arguments say; `parser` reports wrong ones. Returns the exit status."""
     if not arguments.base_url:
         parser.error(
             "there is no endpoint to ask. Give --base-url or set OPENAI_BASE_URL: https://api.openai.com/v1 (with "

@@ -23,7 +23,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,6 +49,7 @@ from granulon.backbones import (
     compose,
     fingerprint_first_block,
 )
+from granulon.directories import check_new, new_directory
 from granulon.evaluation.granularity import draw_agreement, measure_agreement
 from granulon.modeling_granulon import GranulonForConditionalGeneration, GranulonModel
 from granulon.modeling_granulon.configuration_granulon import DEFAULT_LEVELS
@@ -135,7 +135,7 @@ def open_reader(
             turn_end=turn_end,
             **config_options,
         )
-        name = Path(source).name if os.path.exists(source) else str(source)
+        name = Path(source).resolve().name if os.path.exists(source) else str(source)
         reader = QuestionReader(model.model, processor, name, names)
     if not reader.model.config.turn_end_token_ids or reader.processor.chat_template is None:
         raise ValueError(
@@ -305,6 +305,7 @@ def fit_controller(
     controller: GranularityController,
     train: tuple[torch.Tensor, torch.Tensor],
     dev: tuple[torch.Tensor, torch.Tensor],
+    temperature: float | None = None,
     **training: Any,
 ) -> list[dict[str, float]]:
     """
@@ -315,6 +316,7 @@ def fit_controller(
 
     Args:
         train, dev: pooled vectors `(num_questions, text_hidden_size)`, and weights `(num_questions, num_levels)`.
+        temperature: use this one.
         training: for `optimise_controller`.
 
     Returns:
@@ -339,7 +341,7 @@ def fit_controller(
         judge,
         **{"from_scratch": True, **training},
     )
-    temperature = _fit_temperature(best[1], dev_weights.argmax(-1))
+    temperature = _fit_temperature(best[1], dev_weights.argmax(-1)) if temperature is None else temperature
     with torch.no_grad():
         for parameter in controller.head[-1].parameters():
             parameter.div_(temperature)
@@ -512,6 +514,7 @@ def train_controller(
     turn_end: str | list[str] | None = None,
     controller_hidden_size: int | None = None,
     seeds: Sequence[int] = (0,),
+    refit: bool = True,
     report: Callable[[str], None] = lambda line: None,
     **training: Any,
 ) -> dict[str, Any]:
@@ -519,7 +522,9 @@ def train_controller(
     Train the controller for a language model, and write it as a directory that `from_backbones(..., controller=)`
     loads. For a composed Granulon, `out` becomes a copy of it with the new controller in place.
 
-    With several `seeds`, the one with the lowest dev cross-entropy is kept; held-out questions choose nothing.
+    With several `seeds`, the one with the lowest dev cross-entropy is kept. With `refit`, it is then trained once
+    more, with the dev questions among the others and the temperature that was found: families are what a corpus has
+    too few of. Held-out questions choose nothing.
 
     Args:
         text, levels, tokenizer, dtype, chat_template, turn_end, controller_hidden_size: see `open_reader`.
@@ -536,8 +541,7 @@ def train_controller(
         ValueError: bad options, or a corpus that is not valid.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"`out` is {out}, which exists and is not an empty directory. Name another, or remove it.")
+    check_new(out)
     if not seeds:
         raise ValueError("`seeds` is empty. Pass at least one, such as (0,).")
     started = time.monotonic()
@@ -583,6 +587,14 @@ def train_controller(
             best = (lowest, seed, controller, metrics)
     assert best is not None
     _, seed, controller, metrics = best
+    if refit:
+        temperature = next(run["temperature"] for run in runs if run["seed"] == seed)
+        both = (torch.cat(pooled[:2]), torch.cat(weights[:2]))
+        curve = fit_controller(controller, both, both, temperature, seed=seed, **training)
+        log += [{"seed": seed, "refit": True, **entry} for entry in curve]
+        if questions.heldout:
+            metrics["heldout"] = measure_agreement(predict(controller, pooled[2]), weights[2])
+            report(_run_line({"seed": f"{seed}, trained again with dev", **metrics}))
     settings = {
         "level_names": reader.level_names,
         "num_levels": num_levels,
@@ -592,7 +604,7 @@ def train_controller(
         "text_fingerprint": fingerprint_first_block(reader.model.language_model),
         "dtype": str(reader.model.dtype).removeprefix("torch."),
         "corpus": questions.description,
-        "training": {**_defaults(optimise_controller), **training, "seeds": list(seeds), "seed": seed},
+        "training": {**_defaults(optimise_controller), **training, "seeds": list(seeds), "seed": seed, "refit": refit},
         "seconds": round(time.monotonic() - started, 1),
         "metrics": metrics,
         "runs": runs,
@@ -602,21 +614,13 @@ def train_controller(
             "transformers": transformers.__version__,
         },
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))  # a full disk leaves no half directory
-    try:
-        where = _resolve_text(text)[0]
-        if AutoConfig.from_pretrained(where, **_resolve_text(text)[1]).model_type == "granulon":
+    where, options = _resolve_text(text)
+    with new_directory(out) as staging:
+        if AutoConfig.from_pretrained(where, **options).model_type == "granulon":
             _write_into_copy(where, staging, controller)
             write_controller(staging / "controller", controller, settings, log)
         else:
             write_controller(staging, controller, settings, log)
-        if out.exists():
-            out.rmdir()
-        staging.chmod(0o755)
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return settings
 
 
@@ -712,7 +716,8 @@ def render_controller_card(settings: dict[str, Any], picture: bool = False) -> s
         "| questions | number | same level, % | within one level, % | calibration error, % | cross-entropy, nats |",
         "|---|---|---|---|---|---|",
     ]
-    titles = {"dev": "dev (chose settings, step and seed)", "heldout": "held out (chose nothing)"}
+    before = ", measured before it joined the training" if training["refit"] else ""
+    titles = {"dev": f"dev (chose settings and seed{before})", "heldout": "held out (chose nothing)"}
     for name, values in metrics.items():
         lines.append(
             f"| {titles[name]} | {values['num_questions']} | {_percent(values['agreement'])} | "
@@ -739,14 +744,15 @@ def render_controller_card(settings: dict[str, Any], picture: bool = False) -> s
     if picture:
         lines += ["![confusion and reliability](agreement.png)", ""]
     if len(settings["runs"]) > 1:
-        lines += ["All seeds:", ""] + [f"- {_run_line(run)}" for run in settings["runs"]] + [""]
+        lines += ["All seeds, trained without dev:", ""] + [f"- {_run_line(run)}" for run in settings["runs"]] + [""]
     lines += [
         "## Training",
         "",
         f"Corpus `{corpus['name']}` (fingerprint `{corpus['fingerprint']}`): {counts['train']} questions to train on, "
         f"{counts['dev']} of other families for dev. AdamW, {training['steps']} steps of {training['batch_size']}, "
         f"learning rate {training['learning_rate']:g}, noise of {training['noise']:g} standard deviations on the "
-        f"pooled vector; seed {training['seed']} of {training['seeds']}, by dev cross-entropy. "
+        f"pooled vector; seed {training['seed']} of {training['seeds']}, by dev cross-entropy"
+        f"{', then once more on train and dev together' if training['refit'] else ''}. "
         f"{settings['seconds']:.0f} seconds on a CPU. `log.jsonl` has the curves, `controller.json` all settings.",
         "",
         "## Limits",
@@ -783,6 +789,21 @@ def add_controller_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise", type=float, default=defaults["noise"], help="standard deviations of noise (default: %(default)s)"
     )
     group.add_argument("--seeds", default="0", help="comma-separated; the best on dev is kept (default: %(default)s)")
+    group.add_argument(
+        "--feedback",
+        metavar="DATA",
+        help="with --model: learn from the language model's likelihoods on this data (images, questions and answers) "
+        "instead of a corpus",
+    )
+    group.add_argument(
+        "--cost-per-token",
+        type=float,
+        default=0.0,
+        help="with --feedback: nats that a visual token must gain to be worth it (default: %(default)s)",
+    )
+    group.add_argument("--max-rows", type=int, help="with --feedback: use so many rows of the data at most")
+    group.add_argument("--device", help="with --feedback: such as cuda or cpu (default: cuda where there is one)")
+    group.add_argument("--no-refit", action="store_true", help="do not train once more with the dev questions")
 
 
 def run_controller_stage(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -802,6 +823,8 @@ def run_controller_stage(arguments: argparse.Namespace) -> dict[str, Any]:
         seeds = [int(seed) for seed in str(arguments.seeds).split(",")]
     except ValueError as error:
         raise ValueError(f"--seeds is {arguments.seeds!r}, expected integers such as 0,1,2.") from error
+    if arguments.feedback is not None:
+        return _run_feedback(arguments, seeds[0])
     names = [name.strip() for name in arguments.level_names.split(",")] if arguments.level_names else None
     settings = train_controller(
         arguments.text or arguments.model,
@@ -817,7 +840,48 @@ def run_controller_stage(arguments: argparse.Namespace) -> dict[str, Any]:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         noise=arguments.noise,
+        refit=not arguments.no_refit,
         report=lambda line: print(line, file=sys.stdout, flush=True),
     )
     print(f"Wrote {arguments.out}: seed {settings['training']['seed']}, {settings['seconds']:.0f} s")
     return settings
+
+
+def _run_feedback(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Load the whole model, learn from its likelihoods, and write a copy with the new controller."""
+    from .data import load_training_data  # these need the extra `train`; a corpus does not
+    from .feedback import learn_from_feedback
+
+    if not arguments.model:
+        raise ValueError("--feedback needs --model GRANULON: answers are scored by the whole model, with its images.")
+    check_new(arguments.out)
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    model = GranulonForConditionalGeneration.from_pretrained(arguments.model, dtype=arguments.dtype)
+    model.to(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    data = load_training_data(arguments.feedback, processor=processor, max_rows=arguments.max_rows)
+    result = learn_from_feedback(
+        model,
+        processor,
+        data.dataset,
+        cost_per_token=arguments.cost_per_token,
+        seed=seed,
+        steps=arguments.steps,
+        learning_rate=arguments.learning_rate,
+        noise=arguments.noise,
+    )
+    result["data"] = data.provenance()
+    with new_directory(arguments.out) as staging:
+        _write_into_copy(arguments.model, staging, model.model.granularity_controller)
+        (staging / "feedback.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    names = model.config.level_names
+    print(f"{result['after']['num_samples']} samples of dev, by the language model's likelihood:")
+    for when in ("before", "after"):
+        part = result[when]
+        chosen, oracle = part["policies"]["controller"], part["policies"]["oracle"]
+        shares = ", ".join(f"{name} {count}" for name, count in zip(names, part["histogram"], strict=True))
+        print(
+            f"  {when}: loss {chosen['loss']:.4f} (oracle {oracle['loss']:.4f}), regret {part['regret'][0]:.4f} (best "
+            f"fixed level {part['best_fixed_regret']:.4f}), {chosen['visual_tokens']:.1f} visual tokens; {shares}"
+        )
+    print(f"Wrote {arguments.out}")
+    return result
