@@ -105,7 +105,9 @@ def scene_targets(scene, coverage: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mix_colours(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Each channel becomes a random average of the three, so that a thing's shape alone tells its noun."""
+    """The channels in another order, or each a random average of the three: only a thing's shape tells its noun."""
+    if rng.random() < 0.5:
+        return np.ascontiguousarray(pixels[:, :, rng.sample(range(3), 3)])
     weights = np.asarray([[rng.expovariate(1) ** 2 for _ in range(3)] for _ in range(3)], dtype=np.float32)
     return (pixels @ (weights / weights.sum(1, keepdims=True)).T).round().astype(np.uint8)
 
@@ -127,10 +129,12 @@ class Scenes(torch.utils.data.Dataset):
         rng = random.Random(f"{self.seed}/{index}/distortion")
         picture, coverage = paint(scene, rng if is_crowded else None)
         pixels, targets = np.array(picture), scene_targets(scene, coverage)
-        if is_training and rng.random() < (0.5 if is_crowded else 0.25):
+        if is_training and (is_crowded or rng.random() < 0.5):
             pixels = mix_colours(pixels, rng)
             for name in ("colour", "place", "night"):
                 targets[name] = np.full_like(targets[name], UNKNOWN)
+        elif is_training:  # no noun is learnt from true colours, nor that it never has one
+            targets["class"] = np.where(targets["class"] > 0, UNKNOWN, targets["class"])
         return {"pixels": torch.from_numpy(pixels), **{k: torch.from_numpy(v) for k, v in targets.items()}}
 
 

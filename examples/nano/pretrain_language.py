@@ -300,7 +300,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer()
+    if not (arguments.output / "tokenizer").exists():
+        make_tokenizer().save_pretrained(arguments.output / "tokenizer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(arguments.output / "tokenizer")
     model, processor = GranulonForConditionalGeneration.from_backbones(
         DINOv3ViTModel.from_pretrained(arguments.encoder),
         make_language_model(tokenizer),
