@@ -162,8 +162,8 @@ def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None,
     with new_directory(out) as staging:
         model, processor = load_adapted(adapter, base, dtype)
         merged: Any = model.merge_and_unload(safe_merge=True)  # refuses NaN
-        merged.to(merged.dtype)  # a connector that was trained in another dtype
-        merged.model.granularity_controller.float()
+        for name, child in merged.model.named_children():  # some may have been trained in another dtype
+            child.to(torch.float32 if name == "granularity_controller" else merged.model.language_model.dtype)
         merged.requires_grad_(True)
         merged.config._name_or_path = ""
         merged.save_pretrained(staging)

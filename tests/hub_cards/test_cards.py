@@ -1,13 +1,19 @@
 """Model cards: valid metadata, nothing private, and what the checkpoint says of itself."""
 
+import json
+import re
 from pathlib import Path
 
+import pytest
+import yaml
 from huggingface_hub import ModelCard
 
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from granulon import GranulonConfig
-from granulon.hub_cards import render_card
+from granulon.cli import main
+from granulon.hub_cards import licences_of_parts, render_card
+from granulon.hub_cards.cards import read_results, result_entries
 
 
 def test_the_metadata_reads_back_and_names_the_parts(tmp_path: Path):
@@ -33,3 +39,123 @@ def test_levels_results_and_licences_follow_the_checkpoint():
     assert "train this model before" in untrained and "train this model before" not in trained
     assert "| easy-vqa | 96.4 |" in trained
     assert "dinov3-license" not in untrained and "Built with Llama" in untrained
+
+
+HOSTILE = (
+    "x\n---\nlicense: mit\n```\n<script>alert(1)</script> | `rm` {{ 7 * 7 }} {% raw %}\u2028# Title\r\n[a](http://b)"
+)
+
+
+def test_hostile_text_stays_text(tmp_path: Path):
+    level = {"name": HOSTILE, "pool": 1, "clusters": 4, "tokens": 3}
+    run = {
+        "stage": HOSTILE,
+        "seed": HOSTILE,
+        "recipe": {"model": HOSTILE, "training": {"learning_rate": HOSTILE}},
+        "data": [{"name": HOSTILE, "num_rows": 3, "fingerprint": HOSTILE, "dataset_id": HOSTILE}, "not a dict"],
+        "results": {HOSTILE: {"accuracy": 0.5, HOSTILE: 0.25, "dataset_id": HOSTILE, "nan": float("nan")}},
+        "log_history": [{"loss": 1.0, f"level/{HOSTILE}": 0.5}, None],
+        "versions": {HOSTILE: HOSTILE},
+        "language": "en",
+    }
+    card = render_card(GranulonConfig(levels=[level]), title=HOSTILE, repo_id=HOSTILE, base_models=[HOSTILE], run=run)
+    card.save(tmp_path / "README.md")
+    loaded = ModelCard.load(tmp_path / "README.md")
+    clean = render_card(
+        GranulonConfig(levels=[{**level, "name": "a"}]), run={**run, "results": {"d": {"accuracy": 1}}}
+    )
+    assert set(loaded.data.to_dict()) == set(clean.data.to_dict()), "no key has been added"
+    assert loaded.data.license == clean.data.license and loaded.data.base_model is None
+    assert "license: mit" not in [line.strip() for line in loaded.text.splitlines()]
+    assert "<script" not in loaded.text.replace("`", "") or "&lt;script" in loaded.text
+    assert "7 \\* 7" in loaded.text and "49" not in loaded.text, "templates in foreign text are not run"
+    outside, is_code = [], False
+    for line in loaded.text.splitlines():
+        is_code = not is_code if line.startswith("```") else is_code
+        outside += [] if is_code else [line]
+    assert not is_code, "code fences are closed"
+    assert sum(line.startswith("# ") for line in outside) == 1 and not any(line == "---" for line in outside)
+    rows = [line for line in outside if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in rows} <= {4, 5, 6}, "no cell was split"
+
+
+def test_results_reach_the_metadata_and_the_hub_s_own_file(tmp_path: Path):
+    results = {
+        "easy-vqa": {
+            "dataset_id": "someone/easy-vqa",
+            "split": "test",
+            "all": {"questions": 9673, "accuracy": [0.95, 0.94, 0.96]},
+        },
+        "scenes": {"accuracy": {"value": 0.8, "interval": [0.7, 0.9]}},
+    }
+    entries = yaml.safe_load(result_entries(read_results(results)))
+    assert entries[0]["dataset"]["id"] == "someone/easy-vqa" and entries[0]["value"] == 0.95 and len(entries) == 1
+    card = render_card(GranulonConfig(), title="nano", run={"results": results})
+    card.save(tmp_path / "README.md")
+    loaded = ModelCard.load(tmp_path / "README.md")
+    found = {(r.dataset_type, r.dataset_split, r.metric_type): r.metric_value for r in loaded.data.eval_results}
+    assert found == {("someone/easy-vqa", "test", "accuracy"): 0.95, ("scenes", None, "accuracy"): 0.8}
+    assert (
+        loaded.data.metrics == ["accuracy"]
+        and "| easy-vqa / all | accuracy | 0.95 [0.94, 0.96] | 9673 |" in loaded.text
+    )
+
+
+def test_training_data_and_its_licences_are_named_and_paths_are_not():
+    data = [{"name": "/home/me/secret/chat.json", "num_rows": 12}, {"name": "lmms-lab/SEED-Bench", "num_rows": 5}]
+    card = render_card(GranulonConfig(), run={"data": data, "stage": "connector", "seed": 3})
+    assert card.data.datasets == ["lmms-lab/SEED-Bench"]
+    assert "chat.json" in card.text and "/home/me" not in str(card)
+    assert "CC-BY-NC-4.0" in card.text and "forbids commercial use" in card.text
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "expected"),
+    [
+        ("facebook/dinov3-vitl16-pretrain-lvd1689m", "Qwen/Qwen2.5-1.5B-Instruct", ("other", "dinov3-license", False)),
+        ("openai/clip-vit-large-patch14", "Qwen/Qwen2.5-1.5B-Instruct", ("apache-2.0", None, False)),
+        ("google/siglip-large", "meta-llama/Llama-3.2-3B-Instruct", ("llama3.2", None, False)),
+        ("openai/clip-vit", "Qwen/Qwen2.5-3B-Instruct", ("other", "qwen-research", True)),
+        (
+            "facebook/dinov3-vitl16-pretrain-lvd1689m",
+            "meta-llama/Llama-3.2-3B-Instruct",
+            ("other", "dinov3-license-and-llama3.2", False),
+        ),
+        ("scratch", "scratch", ("apache-2.0", None, False)),
+        ("someone/vit", "someone/lm", (None, None, False)),
+    ],
+)
+def test_licences_follow_from_where_the_parts_came(vision: str, text: str, expected: tuple):
+    parts = {"vision_encoder": vision, "language_model": text}
+    card = render_card(GranulonConfig(), parts=parts)
+    terms = licences_of_parts(GranulonConfig(), parts=parts)
+    is_noncommercial = any(term.is_noncommercial for term in terms)
+    assert (card.data.license, card.data.license_name, is_noncommercial) == expected
+    assert {term.name_prefix for term in terms} == ({"", "Llama"} if "Llama" in text else {""})
+
+
+def test_an_adapter_s_card_says_how_to_load_it():
+    adapter = {"base_model_name_or_path": "me/base", "r": 8, "lora_alpha": 16, "modules_to_save": ["a"]}
+    card = render_card(GranulonConfig(), adapter=adapter, repo_id="me/lora")
+    assert card.data.base_model == ["me/base"] and card.data.base_model_relation == "adapter"
+    assert 'PeftModel.from_pretrained(base, "me/lora")' in card.text and "granulon merge me/lora" in card.text
+    compile("".join(re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)), "card", "exec")
+
+
+def test_the_command_writes_checks_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture):
+    GranulonConfig().save_pretrained(tmp_path)
+    assert main(["card", str(tmp_path), "--check"]) == 2 and "There is no card" in capsys.readouterr().err
+    assert main(["card", str(tmp_path), "--print"]) == 0 and "pipeline_tag" in capsys.readouterr().out
+    assert not (tmp_path / "README.md").exists()
+    assert main(["card", str(tmp_path), "--part", "vision_encoder=scratch", "--repo-id", "me/model"]) == 0
+    assert main(["card", str(tmp_path), "--check"]) == 0
+    assert "trained from scratch" in (tmp_path / "README.md").read_text()
+    assert json.loads((tmp_path / "granulon_training.json").read_text())["parts"] == {"vision_encoder": "scratch"}
+    (tmp_path / "README.md").write_text("---\nlibrary_name: peft\n---\n# stub\n")
+    capsys.readouterr()
+    assert main(["card", str(tmp_path), "--check"]) == 2
+    error = capsys.readouterr().err
+    assert "`library_name` is 'peft'" in error and "lacks `pipeline_tag`" in error and "custom_code" in error
+    assert main(["card", str(tmp_path), "--part", "ears=scratch"]) == 2 and "ears" in capsys.readouterr().err
+    (tmp_path / "granulon_training.json").write_text('{"cut')
+    assert main(["card", str(tmp_path)]) == 2 and "not valid JSON" in capsys.readouterr().err
