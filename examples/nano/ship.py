@@ -20,8 +20,8 @@ from granulon.hub_cards import write_card
 
 
 CREDIT = """
-The pictures of the scenes are made of OpenMoji pictograms (https://openmoji.org), CC BY-SA 4.0. easy-vqa
-is MIT-licensed (Victor Zhou). All was trained from nothing by the scripts in `examples/nano` of the project; the logs of
+The pictures of the scenes are made of OpenMoji pictograms (https://openmoji.org), CC BY-SA 4.0. easy-vqa is
+MIT-licensed (Victor Zhou). All was trained from nothing by the scripts in `examples/nano` of the project; the logs of
 the run lie in `training_logs/`.
 """
 
