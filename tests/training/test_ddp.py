@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +41,29 @@ def train_in_two_processes(output: Path, options: dict) -> None:
     output.mkdir()
     (output / "script.py").write_text(SCRIPT)
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(output / "script.py"), str(here), str(here.parent), str(output), json.dumps(options)]
-    ended = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert ended.returncode == 0, ended.stderr[-5000:]
+    command = [
+        sys.executable,
+        str(output / "script.py"),
+        str(here),
+        str(here.parent),
+        str(output),
+        json.dumps(options),
+    ]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = []
+    for rank in ("0", "1"):
+        environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"}
+        log = (output / f"rank{rank}.log").open("w")
+        processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(timeout=540) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], "".join((output / f"rank{rank}.log").read_text()[-3000:] for rank in (0, 1))
 
 
 def read(output: Path) -> tuple[dict, dict[str, torch.Tensor]]:
