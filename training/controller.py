@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, DINOv3ViTConfig, DINOv3ViTModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.hub import cached_file
 from transformers.utils.quantization_config import GgufConfig
 
@@ -211,7 +212,7 @@ def load_first_block(source: str, config: Any, dtype: Any = "auto", **gguf: Any)
         dtype = config.dtype or weights["embed_tokens.weight"].dtype
     weights["norm.weight"] = torch.ones(config.hidden_size)  # lies in the last shard, and nothing here reads it
     nowhere: Any = None  # the weights are given
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
         nowhere,
         config=config,
         state_dict={f"model.{name}": value for name, value in weights.items()},
@@ -849,11 +850,11 @@ def run_controller_stage(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run_feedback(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Load the whole model, learn from its likelihoods, and write a copy with the new controller."""
+    if not arguments.model:
+        raise ValueError("--feedback needs --model GRANULON: answers are scored by the whole model, with its images.")
     from .data import load_training_data  # these need the extra `train`; a corpus does not
     from .feedback import learn_from_feedback
 
-    if not arguments.model:
-        raise ValueError("--feedback needs --model GRANULON: answers are scored by the whole model, with its images.")
     check_new(arguments.out)
     processor = AutoProcessor.from_pretrained(arguments.model)
     model = GranulonForConditionalGeneration.from_pretrained(arguments.model, dtype=arguments.dtype)
