@@ -212,7 +212,8 @@ def load_first_block(source: str, config: Any, dtype: Any = "auto", **gguf: Any)
         dtype = config.dtype or weights["embed_tokens.weight"].dtype
     weights["norm.weight"] = torch.ones(config.hidden_size)  # lies in the last shard, and nothing here reads it
     nowhere: Any = None  # the weights are given
-    loaded: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+    classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+    loaded: Any = classes[type(config)].from_pretrained(
         nowhere,
         config=config,
         state_dict={f"model.{name}": value for name, value in weights.items()},
@@ -754,7 +755,7 @@ def render_controller_card(settings: dict[str, Any], picture: bool = False) -> s
         f"learning rate {training['learning_rate']:g}, noise of {training['noise']:g} standard deviations on the "
         f"pooled vector; seed {training['seed']} of {training['seeds']}, by dev cross-entropy"
         f"{', then once more on train and dev together' if training['refit'] else ''}. "
-        f"{settings['seconds']:.0f} seconds on a CPU. `log.jsonl` has the curves, `controller.json` all settings.",
+        f"It took {settings['seconds']:.0f} seconds of wall clock, all seeds together. `log.jsonl` has the curves, `controller.json` all settings.",
         "",
         "## Limits",
         "",
