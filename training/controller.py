@@ -755,7 +755,8 @@ def render_controller_card(settings: dict[str, Any], picture: bool = False) -> s
         f"learning rate {training['learning_rate']:g}, noise of {training['noise']:g} standard deviations on the "
         f"pooled vector; seed {training['seed']} of {training['seeds']}, by dev cross-entropy"
         f"{', then once more on train and dev together' if training['refit'] else ''}. "
-        f"It took {settings['seconds']:.0f} seconds of wall clock, all seeds together. `log.jsonl` has the curves, `controller.json` all settings.",
+        f"It took {settings['seconds']:.0f} s of wall clock in all. `log.jsonl` has the curves, `controller.json` all "
+        "settings.",
         "",
         "## Limits",
         "",

@@ -193,7 +193,8 @@ def test_the_saved_controller_is_the_one_that_was_judged():
         pooled,
         judge,
         from_scratch=True,
-        steps=200,
+        steps=100,
+        num_evaluations=5,
     )
     best = min(range(len(log)), key=lambda place: log[place]["score"])
     torch.testing.assert_close(predict(controller, pooled), kept[best].exp(), atol=1e-5, rtol=1e-4)
@@ -218,8 +219,8 @@ def test_going_on_starts_from_the_same_function():
 def test_the_temperature_is_that_of_the_labels():
     pooled, weights = make_task(400)
     flat, sharp = make_controller(), make_controller()
-    fit_controller(flat, (pooled, weights), (pooled, weights), temperature=1.0, steps=300)
-    log = fit_controller(sharp, (pooled, weights), (pooled, weights), steps=300)
+    fit_controller(flat, (pooled, weights), (pooled, weights), temperature=1.0, steps=120, num_evaluations=4)
+    log = fit_controller(sharp, (pooled, weights), (pooled, weights), steps=120, num_evaluations=4)
     assert log[-1]["temperature"] < 1, "soft labels leave p below the chance of being right"
     label = weights.argmax(-1)
     losses = [torch.nn.functional.nll_loss(predict(c, pooled).log(), label).item() for c in (flat, sharp)]

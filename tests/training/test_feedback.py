@@ -139,7 +139,7 @@ def test_a_cost_per_token_prefers_the_cheaper_level():
 def test_the_controller_learns_which_level_answers_best(task):
     model, processor, train, evaluation = task
     frozen = {name: value.clone() for name, value in model.state_dict().items() if "controller" not in name}
-    report = learn_from_feedback(model, processor, train, evaluation, dev_share=0.25, steps=200, num_evaluations=4)
+    report = learn_from_feedback(model, processor, train, evaluation, dev_share=0.25, steps=100, num_evaluations=4)
     after, policies = report["after"], report["after"]["policies"]
     assert after["oracle_histogram"] == [6, 6], "the task is what it was made to be"
     assert after["agreement"][0] == 1 and after["regret"][0] == 0 and after["histogram"] == [6, 6]
@@ -155,7 +155,7 @@ def test_the_controller_learns_which_level_answers_best(task):
 def test_an_expensive_token_sends_all_to_the_coarsest(task):
     model, processor, train, _ = task
     scores = score_levels(model, processor, train)
-    log = fit_ranking(model.model.granularity_controller, scores, scores, cost_per_token=10.0, steps=100)
+    log = fit_ranking(model.model.granularity_controller, scores, scores, cost_per_token=10.0, steps=60)
     assert log[-1]["dev_agreement"] == 1
     assert scores.costs(10.0).argmin(1).eq(0).all()
 
