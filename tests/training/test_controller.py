@@ -193,8 +193,8 @@ def test_the_saved_controller_is_the_one_that_was_judged():
         pooled,
         judge,
         from_scratch=True,
-        steps=100,
-        num_evaluations=5,
+        steps=200,
+        num_evaluations=10,
     )
     best = min(range(len(log)), key=lambda place: log[place]["score"])
     torch.testing.assert_close(predict(controller, pooled), kept[best].exp(), atol=1e-5, rtol=1e-4)
