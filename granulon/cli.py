@@ -17,6 +17,7 @@ from granulon.directories import check_new, new_directory
 from granulon.figures import draw_granularity, restore_image
 from granulon.hub_cards import check_card, plan_push, push_directory, render_card, render_directory, write_card
 from granulon.training import annotate
+from granulon.training.controller import add_controller_arguments, run_controller_stage
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,6 +93,43 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--dtype", default="auto", help="auto (as saved, the default), float32, bfloat16")
     ask.add_argument("--device", default=None, help="such as cuda or cpu (default: cuda where there is one)")
     ask.set_defaults(run=_ask)
+
+    train = verbs.add_parser(
+        "train",
+        help="train by a recipe, or a controller from questions alone",
+        description="Train a Granulon as a recipe says: model, data, stage, schedule. Paths in it are relative to the "
+        "folder where the command runs. With --stage controller no recipe and no image is needed: the controller is "
+        "trained from a corpus of questions.",
+        epilog="examples:\n"
+        "  granulon train nano-lora data=my-photos output=runs/my-photos --dry-run\n"
+        "  granulon train my-recipe.yaml training.learning_rate=1e-4 --resume\n"
+        "  accelerate launch --config_file ddp.yaml -m granulon.cli train my-recipe.yaml\n"
+        "  granulon train --stage controller --text Qwen/Qwen2.5-1.5B-Instruct --out my-controller",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument(
+        "recipe", nargs="?", help="YAML file, or the name of a recipe that comes with the package (see --list)"
+    )
+    train.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="in place of the recipe's values; dots reach inner keys"
+    )
+    train.add_argument("--list", action="store_true", dest="show_recipes", help="name the recipes of the package")
+    train.add_argument(
+        "--dry-run", action="store_true", help="check paths, columns, tokens, memory and schedule; train nothing"
+    )
+    train.add_argument("--processes", type=int, help="with --dry-run: processes of the planned run (default: 1)")
+    train.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="CHECKPOINT",
+        help="go on from the newest complete checkpoint in the recipe's output, if there is one, or from this one",
+    )
+    train.add_argument("--max-steps", type=int, help="stop after so many optimizer steps")
+    train.add_argument("--stage", choices=["controller"], help="train a controller alone; see the options below")
+    add_controller_arguments(train)
+    train.set_defaults(run=_train)
 
     merge = verbs.add_parser(
         "merge",
@@ -243,6 +281,34 @@ def _ask(arguments: argparse.Namespace) -> None:
         )
         figure.save(arguments.save_figure)
         print(f"figure: {arguments.save_figure}", file=sys.stderr)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    if arguments.stage == "controller" and arguments.recipe is None:
+        run_controller_stage(arguments)
+        return
+    try:
+        from granulon.training import recipes
+    except ImportError as error:
+        raise ValueError(f"training needs {error.name}. Run `pip install 'granulon[train]'`.") from error
+
+    if arguments.show_recipes:
+        print("\n".join(recipes.shipped_recipes()))
+        return
+    if arguments.recipe is None:
+        raise ValueError(
+            f"Name a recipe: a YAML file, or one of {', '.join(recipes.shipped_recipes())}. Or use --stage controller."
+        )
+    if arguments.stage is not None:
+        raise ValueError("--stage controller needs no recipe; within a recipe write `stage: controller`.")
+    recipe = recipes.load_recipe(arguments.recipe, arguments.overrides)
+    if arguments.dry_run:
+        print(recipes.dry_run(recipe, processes=arguments.processes, max_steps=arguments.max_steps))
+        return
+    transformers_logging.disable_progress_bar()
+    final = recipes.run_recipe(recipe, resume=arguments.resume, max_steps=arguments.max_steps)
+    if final is not None:
+        print(f"Wrote {final}")
 
 
 def _merge(arguments: argparse.Namespace) -> None:
