@@ -31,7 +31,7 @@ from pretrain_encoder import (
     scene_targets,
     set_learning_rate,
 )
-from scenes import GRANULARITIES, make_scene, paint, plural, scene_questions
+from scenes import COUNT_WORDS, GRANULARITIES, NOUNS, make_scene, paint, plural, scene_questions
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -104,7 +104,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def __init__(self, tokenizer, split: str, start: int, count: int, seed: int, easy_share: int = 4):
         self.tokenizer, self.split, self.start, self.count, self.seed = tokenizer, split, start, count, seed
-        self.easy_share = easy_share
+        self.easy_share, self.word_ids = easy_share, {}
         if easy_share:
             self.easy_pixels, self.easy_targets = easy_vqa_batches()
             asked = defaultdict(list)
@@ -124,15 +124,41 @@ class Pictures(torch.utils.data.Dataset):
             rows = rng.sample(rows, min(9, len(rows)))
             pixels = self.easy_pixels[place]
             target = {name: self.easy_targets[name][place] for name in ("class", "colour")}
+            hints: dict[int, int] = {}
         else:
             scene = make_scene(self.split, index, self.seed)
             picture, coverage = paint(scene)
-            rows = scene_questions(self.split, index, 3, self.seed)
+            rows = scene_questions(self.split, index, 4, self.seed)
+            if self.split == "train" and self.easy_share:  # coarse questions are learnt soonest: one of four is asked
+                rows = [row for place, row in enumerate(rows) if row["granularity"] != "coarse" or place == index % 4]
             pixels = torch.from_numpy(np.array(picture))
             dense = scene_targets(scene, coverage)
             target = {name: torch.from_numpy(dense[name]) for name in ("class", "colour")}
+            hints = self.hints_of(scene)
         branches = [(*self.tokenise(row["question"], row["answer"]), row) for row in rows]
-        return {"pixels": pixels, "branches": branches, **target}
+        return {"pixels": pixels, "branches": branches, "hints": hints, **target}
+
+    def hints_of(self, scene) -> dict[int, int]:
+        """
+        What a noun's token in a question should know of the picture, as token ids: the colour of the one thing of that
+        noun, `no` where there is none, and how many there are at its plural.
+        """
+        nouns = [thing.noun for thing in scene.things]
+        colours = {thing.noun: thing.colour for thing in scene.things}
+        (no,) = self.tokenizer.encode("no", add_special_tokens=False)
+        hints = {}
+        for noun in NOUNS:
+            singular = self.word_id(f" {noun}")
+            if (count := nouns.count(noun)) < 2:
+                hints[singular] = self.word_id(colours[noun]) if count else no
+            if plural(noun) != noun:
+                hints[self.word_id(f" {plural(noun)}")] = self.word_id(COUNT_WORDS[count])
+        return hints
+
+    def word_id(self, word: str) -> int:
+        if word not in self.word_ids:
+            self.word_ids[word] = self.tokenizer.encode(word, add_special_tokens=False)[0]
+        return self.word_ids[word]
 
     def tokenise(self, question: str, answer: str) -> tuple[list[int], list[int]]:
         """The prompt after the image, in the chat template, up to the answer; and the answer with its end of turn."""
@@ -200,29 +226,35 @@ class PackedReader(nn.Module):
         project = core.multi_modal_projector  # its gates are 1 in this step: the levels differ later
         return project(torch.cat(parts, dim=1), weights), project(patch_tokens, weights)
 
-    def forward(self, batch: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits at the positions that predict answers, those tokens, and the projected patches."""
+    def forward(self, batch: list[dict]) -> tuple[torch.Tensor, ...]:
+        """
+        Logits at the positions that predict answers, and those tokens; logits at the nouns of questions, and what they
+        should know; the projected patches.
+        """
         visual, patches = self.visual_tokens(normalise(torch.stack([item["pixels"] for item in batch])))
         core, num_shared = self.model.model, len(self.positions)
         sequences = []
         for item in batch:
-            ids, labels, levels, owners, positions = [], [], [], [], []
+            ids, labels, levels, owners, positions, hints = [], [], [], [], [], []
             for owner, (prompt, answer, row) in enumerate(item["branches"], start=1):
                 level, length = GRANULARITIES.index(row["granularity"]), len(prompt) + len(answer)
                 ids += prompt + answer
                 labels += [-100] * len(prompt) + answer
+                hints += [item["hints"].get(token, -100) for token in prompt] + [-100] * len(answer)
                 levels += [level] * length
                 owners += [owner] * length
                 positions += range(self.branch_start[level], self.branch_start[level] + length)
-            sequences.append(torch.tensor([ids, labels, levels, owners, positions]))
+            sequences.append(torch.tensor([ids, labels, levels, owners, positions, hints]))
         longest = max(sequence.shape[1] for sequence in sequences)
         padded = torch.stack(
             [
-                torch.cat([s, torch.tensor([[0], [-100], [0], [-1], [0]]).expand(-1, longest - s.shape[1])], dim=1)
+                torch.cat(
+                    [s, torch.tensor([[0], [-100], [0], [-1], [0], [-100]]).expand(-1, longest - s.shape[1])], dim=1
+                )
                 for s in sequences
             ]
         )
-        ids, labels, levels, owners, positions = padded.unbind(1)
+        ids, labels, levels, owners, positions, hints = padded.unbind(1)
         embed = core.get_input_embeddings()
         start = embed(torch.tensor(self.start_ids)).expand(len(batch), -1, -1)
         embeds = torch.cat([start, visual, embed(ids)], dim=1)
@@ -234,14 +266,19 @@ class PackedReader(nn.Module):
         is_seen = ~(uses[:, :, None] & ~uses[:, None]).any(-1)
         is_seen &= (owner[:, None] == 0) | (owner[:, None] == owner[:, :, None])
         is_seen &= torch.ones(embeds.shape[1], embeds.shape[1], dtype=torch.bool).tril()
-        hidden = core.language_model(
+        outputs = core.language_model(
             inputs_embeds=embeds,
             attention_mask=is_seen[:, None],
             position_ids=torch.cat([self.positions.expand(len(batch), -1), positions], dim=1),
             use_cache=False,
-        ).last_hidden_state[:, num_shared - 1 : -1]
-        is_answer = labels != -100
-        return self.model.lm_head(hidden[is_answer]), labels[is_answer], patches
+            output_hidden_states=True,
+        )
+        is_answer, is_hint, head = labels != -100, hints != -100, self.model.lm_head
+        said = outputs.last_hidden_state[:, num_shared - 1 : -1][is_answer]
+        # after half of the blocks, so that the others can read it at the noun and carry it to the answer
+        middle = outputs.hidden_states[len(core.language_model.layers) // 2]
+        known = core.language_model.norm(middle[:, num_shared:][is_hint])
+        return head(said), labels[is_answer], head(known), hints[is_hint], patches
 
 
 def word_tokens(tokenizer) -> dict[str, list[torch.Tensor]]:
@@ -274,7 +311,7 @@ def evaluate(reader: PackedReader, data: Pictures) -> dict[str, float]:
     hits = defaultdict(list)
     for start in range(0, len(data), 50):
         batch = [data[index] for index in range(start, min(start + 50, len(data)))]
-        logits, labels, _ = reader(batch)
+        logits, labels, *_ = reader(batch)
         is_right = (logits.argmax(-1) == labels).tolist()
         for item in batch:
             for _, answer, row in item["branches"]:
@@ -295,6 +332,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument(
         "--alignment", type=float, default=0.5, help="weight of the alignment loss (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--grounding", type=float, default=0.5, help="weight of the grounding loss (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -351,15 +391,16 @@ def main() -> None:
     for step in progress:
         set_learning_rate(optimizers, arguments.learning_rate, step, arguments.steps)
         batch = next(loader)
-        logits, labels, patches = reader(batch)
-        answer = cross_entropy(logits, labels)
+        logits, labels, noun_logits, hints, patches = reader(batch)
+        answer, grounding = cross_entropy(logits, labels), cross_entropy(noun_logits, hints)
         alignment = alignment_loss(patches, batch, words, core.get_input_embeddings().weight)
-        (answer + arguments.alignment * alignment).backward()
+        (answer + arguments.grounding * grounding + arguments.alignment * alignment).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         sums["answer"].append(answer.item())
+        sums["grounding"].append(grounding.item())
         sums["alignment"].append(alignment.item())
         is_last = step + 1 == arguments.steps
         if (step + 1) % 50 == 0 or is_last:
@@ -370,7 +411,7 @@ def main() -> None:
                 progress.write(json.dumps({split: values["all"] for split, values in row["accuracy"].items()}))
             with log_path.open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            progress.set_postfix(answer=row["answer"], alignment=row["alignment"])
+            progress.set_postfix(answer=row["answer"], grounding=row["grounding"])
             sums.clear()
         if (step + 1) % 100 == 0 or is_last:
             state = {
