@@ -336,7 +336,7 @@ def _open_local(path: Path, split: str | None, streaming: bool, images: str | Pa
 def _load_files(kind: str, file: str | None, split: str | None, streaming: bool) -> Any:
     try:
         raw: Any = datasets.load_dataset(kind, data_files=file, streaming=streaming)
-    except datasets.exceptions.DatasetNotFoundError as error:
+    except FileNotFoundError as error:  # of several kinds in `datasets`
         raise FileNotFoundError(
             f"The folder {kind} holds no training data. Expected `chat.json`, `metadata.jsonl`, parquet or JSONL "
             "files, or what `save_to_disk` writes."

@@ -1,0 +1,70 @@
+"""What is shown while training: a line per log with everything in it, and answers to fixed questions."""
+
+import io
+import json
+
+import pytest
+import torch
+from tiny import make_granulon, make_image
+from training_tools import make_rows, make_trainer, parameters_of
+
+from granulon.training.callbacks import ProgressReport, SampleGeneration
+
+
+QUESTION = {"question": "What colour is it?", "image": make_image(0)}
+
+
+def test_progress_shows_time_terms_levels_and_speed(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=3)
+    stream = io.StringIO()
+    ProgressReport.install(trainer, stream)
+    trainer.train()
+    lines = [line for line in stream.getvalue().splitlines() if " left | loss " in line]
+    assert [line.split(" | ")[0] for line in lines] == ["step 1/3", "step 2/3", "step 3/3"]
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for line, entry in zip(lines, logs, strict=True):
+        assert f"task {entry['loss_task']:.4g}" in line and f"controller {entry['loss_controller']:.4g}" in line
+        assert "levels coarse " in line and f"{entry['samples_per_second']:.4g} samples/s" in line
+    assert "pixel" in lines[-1] and "semantic" in lines[-1] and "tokens/s" in lines[-1]
+    assert logs[-1]["tokens_per_second"] > logs[-1]["samples_per_second"] > 0
+
+
+def test_progress_line_of_an_evaluation():
+    line = ProgressReport(io.StringIO()).line(
+        {"eval_loss": 1.5, "eval_loss_task": 1.25, "eval_level/coarse": 0.25, "epoch": 1.0}, 4, 8
+    )
+    assert line == "step 4/8 | evaluation | loss 1.5 (task 1.25) | levels coarse 25%"
+
+
+def test_samples_are_written_and_change_nothing_in_training(tmp_path):
+    def train(folder, *callbacks):
+        trainer = make_trainer(folder, make_rows(8), trainer={"callbacks": list(callbacks)}, max_steps=4)
+        trainer.train()
+        return trainer
+
+    processor = make_granulon()[1]
+    plain = train(tmp_path / "plain")
+    fixed = {**QUESTION, "granularity": processor.level_names[1]}
+    samples = SampleGeneration(processor, [QUESTION, fixed, {"question": "Hello?"}], every=2, max_new_tokens=3)
+    sampled = train(tmp_path / "sampled", samples)
+    for name, value in parameters_of(plain).items():
+        assert torch.equal(value, parameters_of(sampled)[name]), name
+    written = [json.loads(line) for line in (tmp_path / "sampled" / "samples.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in written] == [step for step in (0, 2, 4) for _ in range(3)]
+    assert [entry["granularity"] for entry in written[1:3]] == [processor.level_names[1], "none"]
+    kept = [entry for entry in sampled.state.log_history if "samples" in entry]
+    assert [entry["step"] for entry in kept] == [0, 2, 4] and kept[0]["samples"][0]["question"] == "What colour is it?"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"questions": []}, "is empty"),
+        ({"questions": [{"image": "a.png"}]}, "expected `question`"),
+        ({"questions": [{"question": "What?", "image": "no/such.png"}]}, "no/such.png"),
+        ({"questions": [QUESTION], "every": 0}, "at least 1"),
+    ],
+)
+def test_samples_that_cannot_be_asked(options, words):
+    with pytest.raises(ValueError, match=words):
+        SampleGeneration(None, **options)
