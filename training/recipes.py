@@ -415,14 +415,14 @@ def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None
     Train, and write `output/final`: model or adapter, processor, code, card and provenance.
 
     Args:
-        resume: True for the newest complete checkpoint in `output`, or a checkpoint's folder.
+        resume: True for the newest complete checkpoint in `output`, if it holds any, or a checkpoint's folder.
         max_steps: stop after so many optimizer steps.
 
     Returns:
         the folder with the result.
 
     Raises:
-        ValueError: `output` holds checkpoints and `resume` is False, or nothing complete to resume from.
+        ValueError: `output` holds checkpoints and `resume` is False, or none of them is complete.
         FileNotFoundError: `resume` names no folder.
         SystemExit: with status 143, after SIGTERM; a checkpoint of the last finished step is in `output`.
     """
@@ -431,6 +431,9 @@ def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None
 
     arguments = build_arguments(recipe, max_steps=max_steps)
     _check_output(Path(recipe.output), resume)
+    if resume is True and not any(Path(recipe.output).glob("checkpoint-*")):
+        print(f"{recipe.output} holds no checkpoint: training starts from the beginning.", file=sys.stderr)
+        resume = False
     model, processor = load_model(recipe)
     callbacks: list[Any] = []
     if "samples" in recipe.callbacks:

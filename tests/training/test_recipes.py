@@ -1,6 +1,7 @@
 """Recipes: mistakes are found before anything is loaded, a dry run writes nothing, and a run leaves a whole model."""
 
 import json
+import math
 from pathlib import Path
 
 import datasets
@@ -10,9 +11,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from data_tools import chat_row, simple_rows, write_chat
 from tiny import make_granulon, make_image, save_backbones
 
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
 import granulon.training
 from granulon.training.recipes import RECIPES, build_arguments, dry_run, load_recipe, run_recipe, shipped_recipes
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 
 TRAINING = {
@@ -181,8 +183,8 @@ def test_dry_run_reports_and_writes_nothing(tmp_path, values, saved_model, monke
     held = len([line for line in report.data if line.startswith("eval: ")])
     assert held == 1 and "train: photos (train)" in report.data[0]
     rows = int(report.data[0].split(" rows")[0].rpartition(" ")[2])
-    assert report.effective_batch == 8 and report.steps_per_epoch == -(-(-(-rows // 4)) // 2)
-    assert report.steps == 3 * report.steps_per_epoch and report.warmup_steps == -(-report.steps // 2)
+    assert report.effective_batch == 8 and report.steps_per_epoch == math.ceil(rows / 8)
+    assert report.steps == 3 * report.steps_per_epoch and report.warmup_steps == math.ceil(report.steps / 2)
 
     processor = AutoProcessor.from_pretrained(saved_model)
     content = [{"type": "image"}, {"type": "text", "text": "What is 0?"}]
@@ -264,11 +266,12 @@ def test_run_writes_a_whole_model_once_and_resumes(tmp_path, values, capfd):
     assert [entry["step"] for entry in resumed if "loss" in entry] == [1, 2, 3, 4, 5]
 
 
-def test_run_of_messages_and_an_adapter(tmp_path, values):
+def test_run_of_messages_and_an_adapter(tmp_path, values, capfd):
     rows = [chat_row("A?", "a", "B?", "b", image=f"{index}.png") for index in range(4)]
     write_chat(tmp_path / "photos", rows)
     values |= {"stage": "lora", "lora": {"preset": "attention", "r": 2}}
     values["data"] = {"source": values["data"], "on_bad_row": "skip"}
-    final = run_recipe(load_recipe(values), max_steps=1)
+    final = run_recipe(load_recipe(values), resume=True, max_steps=1)
+    assert "starts from the beginning" in capfd.readouterr().err  # there was no checkpoint to go on from
     assert (final / "adapter_model.safetensors").is_file()
     assert AutoProcessor.from_pretrained(final).level_names
