@@ -231,7 +231,7 @@ def evaluate(encoder: nn.Module, heads: nn.ModuleDict, split: str, count: int, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/nano/encoder"))
-    parser.add_argument("--steps", type=int, default=6000, help="of 16 images (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5000, help="of 16 images (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=Path("runs/nano/encoder/model"))
     parser.add_argument("--output", type=Path, default=Path("runs/nano/backbones"))
     parser.add_argument(
-        "--steps", type=int, default=2400, help="of 16 pictures with 9 questions (default: %(default)s)"
+        "--steps", type=int, default=3400, help="of 16 pictures with 9 questions (default: %(default)s)"
     )
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument(
