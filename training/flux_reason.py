@@ -41,7 +41,7 @@ from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image as PILImage
 from tqdm import tqdm
 
@@ -211,6 +211,7 @@ def sample_flux_reason(
         ValueError: a column is missing, an unknown kind of caption, more rows asked for than there are, or `output`
             holds a sample with other settings.
         FileNotFoundError: no such source, or no parquet files in it.
+        ConnectionError: the Hub does not answer.
     """
     kinds = tuple([captions] if isinstance(captions, str) else captions)
     _check_arguments(kinds, train, validation, limit_rows)
@@ -319,6 +320,8 @@ def _locate(
                 f"{str(source)!r} is neither a file or folder here nor a data set that the Hub shows us. Check the "
                 "name; for a private or gated one run `hf auth login`."
             ) from error
+        except Exception as error:  # the transport's own errors, whose library changes
+            raise ConnectionError(f"the Hub does not answer for {str(source)!r} ({error}).") from error
     where: dict[str, Any] = {"path": str(source), "name": name, "revision": commit, "split": split}
     where |= {"data_files": patterns} if patterns else {}
     is_whole = str(source) == SOURCE and not patterns and name is None
@@ -433,8 +436,8 @@ def _take(
         reason = "no_caption"
     elif not content or check_image(content):
         reason = "bad_image"
-    if reason is not None:
-        result.num_skipped[reason] += 1
+    if reason is not None or kind is None:
+        result.num_skipped[reason or "no_caption"] += 1
         return
     image = _write_image(result.output / side / "images", key, content)
     line: dict[str, Any] = {
@@ -604,7 +607,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = sample_flux_reason(**arguments)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    except (OSError, HfHubHTTPError) as error:
+    except OSError as error:  # the Hub's errors among them
         print(f"stopped: {error}\nThe same command goes on from here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -208,10 +208,10 @@ def test_other_settings_do_not_mix(tmp_path, source):
         sample(tmp_path, source, seed=3)
 
 
-def test_a_repeated_id_is_taken_once(tmp_path):
-    folder = write_parquet(tmp_path / "twice", [ROWS[0], ROWS[1], ROWS[0]], num_files=1)
+def test_a_repeated_id_is_taken_once_and_a_missing_one_not_at_all(tmp_path):
+    folder = write_parquet(tmp_path / "twice", [ROWS[0], ROWS[1], ROWS[0], {**ROWS[2], "id": None}], num_files=1)
     result = sample(tmp_path / "out", folder, train=3, validation=0)
-    assert result.num_taken["train"] == 2 and result.num_skipped == {"duplicate": 1}
+    assert result.num_taken["train"] == 2 and result.num_skipped == {"duplicate": 1, "no_id": 1}
 
 
 def test_files_can_be_chosen(tmp_path, source):
