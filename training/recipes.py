@@ -11,7 +11,7 @@ seed: 0
 dtype: float32                     # of the loaded weights; `auto` keeps theirs
 output: runs/my-photos
 training: {learning_rate: 1e-4}    # any field of GranulonSFTConfig
-callbacks: {samples: {every: 100, questions: [{image: a.jpg, question: What is this?}]}}
+callbacks: {samples: {every: 100, questions: [{image: a.jpg, question: "What is this?"}]}}
 ```
 
 `load_recipe` -> `Recipe`; `dry_run(recipe)` says what would happen, from configs alone; `run_recipe(recipe)` trains.
@@ -28,6 +28,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import types
 import typing
@@ -66,6 +67,15 @@ _MODEL_KEYS = (
 )
 _SAMPLE_KEYS = ("questions", "every", "max_new_tokens")
 _DTYPES = ("auto", "float32", "bfloat16")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as YAML 1.2 does; in YAML 1.1 it is a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 @dataclass
@@ -132,7 +142,7 @@ def _find(source: str | Path) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -156,7 +166,7 @@ def _override(values: dict[str, Any], text: str) -> None:
             raise ValueError(f"The override {text!r} cannot enter `{parent}`, which is a {type(inner).__name__}.")
         place[parent] = place = inner
     try:
-        place[last] = yaml.safe_load(value)
+        place[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"The value of the override {text!r} is not YAML: {error}") from error
 
@@ -287,7 +297,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:
-    """The value as the type that a field declares; YAML 1.1 reads 1e-4 as a text, which is meant as a number."""
+    """The value as the type that a field declares; a text that reads as a number is one."""
     origin = typing.get_origin(hint)
     if hint is Any:
         return value

@@ -7,13 +7,14 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from data_tools import chat_row, simple_rows, write_chat
 from tiny import make_granulon, make_image, save_backbones
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import granulon.training
+import granulon.training.recipes
 from granulon.training.recipes import RECIPES, build_arguments, dry_run, load_recipe, run_recipe, shipped_recipes
 
 
@@ -120,6 +121,26 @@ def test_overrides(tmp_path):
         load_recipe(file, ["trainig.max_steps=3"])
     with pytest.raises(ValueError, match="cannot enter `seed`"):
         load_recipe({**PLAIN, "seed": 3}, ["seed.value=1"])
+
+
+def test_numbers_in_scientific_notation_are_numbers_everywhere(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    rates = "{granularity_controller: 1e-3, token_aggregator: 2.5E-4}"
+    file.write_text(
+        f"model: m\ndata: d\noutput: {tmp_path}\ntraining: {{use_cpu: true, module_learning_rates: {rates}}}\n"
+    )
+    recipe = load_recipe(file, ["training.module_learning_rates.multi_modal_projector=3e-5"])
+    assert build_arguments(recipe).module_learning_rates == {
+        "granularity_controller": 1e-3,
+        "token_aggregator": 2.5e-4,
+        "multi_modal_projector": 3e-5,
+    }
+
+
+def test_the_example_in_the_docstring_is_a_recipe():
+    example = granulon.training.recipes.__doc__.split("```yaml\n")[1].split("```")[0]
+    recipe = load_recipe({**yaml.safe_load(example), "stage": "lora"})  # `lora` is in it, too
+    assert recipe.eval_data == 0.05 and recipe.callbacks["samples"]["questions"][0]["question"] == "What is this?"
 
 
 def test_files_that_are_no_recipes(tmp_path):
