@@ -307,8 +307,7 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     transformers_logging.disable_progress_bar()
     final = recipes.run_recipe(recipe, resume=arguments.resume, max_steps=arguments.max_steps)
-    if final is not None:
-        print(f"Wrote {final}")
+    print(f"Wrote {final}")
 
 
 def _merge(arguments: argparse.Namespace) -> None:
