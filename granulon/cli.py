@@ -24,7 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     Run one verb; returns the exit status. Errors of the user's making are one line on stderr, without a traceback.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.verb == "train" and all("=" in text and not text.startswith("-") for text in rest):
+        arguments.overrides += rest  # argparse takes positional arguments from one place only
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     transformers_logging.set_verbosity_error()
     try:
         status = arguments.run(arguments)
@@ -126,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CHECKPOINT",
         help="go on from the newest complete checkpoint in the recipe's output, if there is one, or from this one",
     )
+    train.add_argument("--output", metavar="DIR", help="in place of the recipe's `output`")
     train.add_argument("--max-steps", type=int, help="stop after so many optimizer steps")
     train.add_argument("--stage", choices=["controller"], help="train a controller alone; see the options below")
     add_controller_arguments(train)
@@ -301,6 +307,11 @@ def _train(arguments: argparse.Namespace) -> None:
         )
     if arguments.stage is not None:
         raise ValueError("--stage controller needs no recipe; within a recipe write `stage: controller`.")
+    if isinstance(arguments.resume, str) and "=" in arguments.resume and not Path(arguments.resume).exists():
+        arguments.overrides.append(arguments.resume)  # `--resume KEY=VALUE` names no checkpoint
+        arguments.resume = True
+    if arguments.output is not None:
+        arguments.overrides.append(f"output={json.dumps(arguments.output)}")
     recipe = recipes.load_recipe(arguments.recipe, arguments.overrides)
     if arguments.dry_run:
         print(recipes.dry_run(recipe, processes=arguments.processes, max_steps=arguments.max_steps))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from transformers import TrainerCallback
 from transformers.image_utils import load_image
+from transformers.trainer_utils import has_length
 
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class ProgressReport(TrainerCallback):
         self.stream = stream or sys.stderr
         self.bar: tqdm | None = None
         self.seconds = 0.0  # in training steps since the last log
+        self.epoch = 0.0  # at the last log
         self.total_seconds = 0.0
         self.total_steps = 0
         self.steps = 0
@@ -51,7 +53,7 @@ class ProgressReport(TrainerCallback):
         return report
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.mark = time.perf_counter()
+        self.mark, self.epoch = time.perf_counter(), state.epoch or 0.0
         if state.is_world_process_zero and self.stream.isatty():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, file=self.stream, dynamic_ncols=True)
 
@@ -71,12 +73,17 @@ class ProgressReport(TrainerCallback):
 
     on_save = on_evaluate
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, train_dataloader=None, **kwargs):
         if logs is None:
             return
         if "loss" in logs and self.steps and self.seconds > 0:
             batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-            added = {"samples_per_second": round(self.steps * batch / self.seconds, 3)}
+            samples: float = self.steps * batch
+            data = getattr(train_dataloader, "dataset", None)
+            if has_length(data) and state.epoch is not None:  # the last batches of an epoch are smaller
+                samples = min(samples, (state.epoch - self.epoch) * len(data))
+                self.epoch = state.epoch
+            added = {"samples_per_second": round(samples / self.seconds, 3)}
             tokens = logs.get("num_tokens")
             if tokens is not None:
                 if self.num_tokens is not None:

@@ -575,6 +575,8 @@ def check_image(content: bytes) -> str | None:
             image.load()
     except PILImage.DecompressionBombError as error:
         return f"{error}"
+    except PILImage.UnidentifiedImageError:  # whose message names the object in memory
+        return "cannot be decoded: the file is broken or no image"
     except Exception as error:  # PIL's decoders raise what they like, SyntaxError and struct.error among them
         return f"cannot be decoded ({error or type(error).__name__}): the file is broken, cut short or no image"
     return None

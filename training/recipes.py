@@ -467,7 +467,11 @@ def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None
     if trainer.is_world_process_zero():
         for data in (train, held):
             if data is not None:
-                print(f"{data.bad_rows.report()}\n  fingerprint {data.fingerprint}", file=sys.stderr)
+                print(
+                    f"{data.name}: {data.num_rows or 'streamed'} rows, fingerprint {data.fingerprint}", file=sys.stderr
+                )
+                if data is train or data.bad_rows is not train.bad_rows:  # held-out rows share the report
+                    print(data.bad_rows.report(), file=sys.stderr)
     trainer.train(resume_from_checkpoint=resume or None)
     if trainer.is_world_process_zero() and train.num_rows is None:
         print(train.bad_rows.report(), file=sys.stderr)
@@ -629,7 +633,11 @@ def dry_run(recipe: Recipe, processes: int | None = None, max_steps: int | None 
         data=[
             f"{side}: {data.name}, {'a stream' if data.num_rows is None else f'{data.num_rows:,} rows'}, "
             f"{data.layout}, fingerprint {data.fingerprint[:19]}..."
-            + ("" if not data.bad_rows.rows else f"\n    {data.bad_rows.report()}")
+            + (
+                ""
+                if not data.bad_rows.rows or (data is held and data.bad_rows is train.bad_rows)
+                else "\n    " + data.bad_rows.report().replace("\n", "\n    ")
+            )
             for side, data in (("train", train), ("eval", held))
             if data is not None
         ],

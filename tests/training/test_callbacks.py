@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,17 @@ def test_progress_shows_time_terms_levels_and_speed(tmp_path):
         assert "levels coarse " in line and f"{entry['samples_per_second']:.4g} samples/s" in line
     assert "pixel" in lines[-1] and "semantic" in lines[-1] and "tokens/s" in lines[-1]
     assert logs[-1]["tokens_per_second"] > logs[-1]["samples_per_second"] > 0
+
+
+def test_speed_counts_the_rows_that_were_there(tmp_path, monkeypatch):
+    ticks = iter(range(100_000))
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))  # a step takes a second
+    monkeypatch.setattr("granulon.training.callbacks.time", clock)
+    trainer = make_trainer(tmp_path, make_rows(5), max_steps=3, per_device_train_batch_size=4)
+    ProgressReport.install(trainer, io.StringIO())
+    trainer.train()
+    speeds = [entry["samples_per_second"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(speeds[:2]) == pytest.approx(5) and max(speeds) <= 4, "4 rows and 1 are an epoch of 5"
 
 
 def test_progress_line_of_an_evaluation():
