@@ -292,7 +292,7 @@ def test_run_writes_a_whole_model_once_and_resumes(tmp_path, values, capfd):
 def test_the_command_takes_overrides_anywhere(monkeypatch, words):
     seen = {}
     monkeypatch.setattr(
-        "granulon.training.recipes.run_recipe", lambda recipe, **options: seen.update(r=recipe, **options)
+        "granulon.training.recipes.run_recipe", lambda recipe, **options: seen.update(recipe=recipe, **options)
     )
     assert main(["train", "lora", "model=m", *words, "training.bf16=false", "--output", "runs/1e-4"]) == 0
     recipe = seen["recipe"]
