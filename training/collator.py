@@ -25,11 +25,19 @@ class _ProcessorAtLevels:
         return getattr(self.processor, name)
 
 
+def mask_after_end(labels: torch.Tensor, eos_token_id: int) -> torch.Tensor:
+    """`labels` `(batch_size, num_tokens)` with -100 in place of what follows the end token in a run of labels."""
+    is_label, is_end = labels != -100, (labels == eos_token_id).long()
+    before = is_end.cumsum(1) - is_end  # ends before each position, in the whole row
+    before_run = torch.where(is_label, 0, before).cummax(1).values
+    return torch.where(is_label & (before > before_run), -100, labels)
+
+
 @dataclass
 class GranulonDataCollator(DataCollatorForVisionLanguageModeling):
     """
-    TRL's collator for prompt/completion and messages. Labels are -100 for padding, prompt and image slots. Optional
-    columns of a row:
+    TRL's collator for prompt/completion and messages. Labels are -100 for padding, prompt, image slots, and what a chat
+    template writes after the end of a turn, where generation has stopped. Optional columns of a row:
 
     - `granularity`: a level's name or index fixes the row's level, -1, "auto" or null leaves it to the controller. A
       batch carries `granularity` `(batch_size,)` where a level is fixed; such a row has exactly its level's slots.
@@ -56,6 +64,7 @@ class GranulonDataCollator(DataCollatorForVisionLanguageModeling):
             batch = super().torch_call(examples)
         finally:
             self.processor = processor
+        batch["labels"] = mask_after_end(batch["labels"], processor.tokenizer.eos_token_id)
         for name, labels, input_ids in zip(names, batch["labels"], batch["input_ids"], strict=True):
             if not bool((labels[1:] != -100).any()):
                 slots = set(processor.image_token_ids)
