@@ -1,5 +1,5 @@
 """
-Step 4 of the nano model: the trained weights in bfloat16, evaluated as they are shipped, with their logs and a card.
+Step 5 of the nano model: the trained weights in bfloat16, evaluated as they are shipped, with their logs and a card.
 
     python examples/nano/ship.py --runs runs/nano --output examples/nano/granulon-nano
 """
