@@ -36,8 +36,8 @@ def mask_after_end(labels: torch.Tensor, eos_token_id: int) -> torch.Tensor:
 @dataclass
 class GranulonDataCollator(DataCollatorForVisionLanguageModeling):
     """
-    TRL's collator for prompt/completion and messages. Labels are -100 for padding, prompt, image slots, and what a chat
-    template writes after the end of a turn, where generation has stopped. Optional columns of a row:
+    TRL's collator for prompt/completion and messages. Labels are -100 for padding, prompt, image slots, and what a
+    chat template writes after the end of a turn, where generation has stopped. Optional columns of a row:
 
     - `granularity`: a level's name or index fixes the row's level, -1, "auto" or null leaves it to the controller. A
       batch carries `granularity` `(batch_size,)` where a level is fixed; such a row has exactly its level's slots.

@@ -473,7 +473,7 @@ class GranulonSFTTrainer(SFTTrainer):
                 print(
                     f"Stopped by SIGTERM after step {self.state.global_step}; its checkpoint is in "
                     f"{self.args.output_dir}. To go on, call `train(resume_from_checkpoint=True)` with the same "
-                    "arguments and data.",
+                    "arguments and data (`granulon train RECIPE --resume`).",
                     file=sys.stderr,
                     flush=True,
                 )
