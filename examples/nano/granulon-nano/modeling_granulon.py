@@ -1,0 +1,782 @@
+"""Granulon: vision encoder, granularity controller, AdaTA, gated projector and language model (paper section 3)."""
+
+import copy
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, IdentityLinear, pool_tokens
+from .configuration_granulon import GranulonConfig, pooled_size
+from .generation_granulon import GranulonGenerationMixin
+from .granularity_granulon import (
+    GranularityChoice,
+    GranularityController,
+    find_question,
+    run_starts,
+    straight_through,
+)
+
+
+@dataclass
+class GranulonModelOutputWithPast(BaseModelOutputWithPast):
+    """
+    Attributes:
+        granularity: `(batch_size,)`, the level of each row, 0 is the coarsest, -1 for a row without an image.
+        granularity_logits: `(batch_size, num_levels)` fp32, the controller's; zeros for a row without an image.
+        question_descriptor: `(batch_size, controller_hidden_size)` fp32, h of Eq. 6, where images entered the forward.
+        image_hidden_states: `(num_images, num_patches + max_semantic_tokens, hidden_size)`, projected tokens, where
+            images entered the forward; of each part the level's first entries are used.
+        attention_mask: the mask that the language model saw: slots that the level leaves empty are 0.
+    """
+
+    granularity: torch.Tensor | None = None
+    granularity_logits: torch.Tensor | None = None
+    question_descriptor: torch.Tensor | None = None
+    image_hidden_states: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+
+
+@dataclass
+class GranulonCausalLMOutputWithPast(CausalLMOutputWithPast):
+    """As `GranulonModelOutputWithPast`, with the language model's loss and logits."""
+
+    granularity: torch.Tensor | None = None
+    granularity_logits: torch.Tensor | None = None
+    question_descriptor: torch.Tensor | None = None
+    image_hidden_states: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+
+
+class ImageFeatures(NamedTuple):
+    """The visual tokens of a batch of images, and how AdaTA came to the semantic ones."""
+
+    hidden_states: torch.Tensor  # (num_images, num_patches + max_semantic_tokens, hidden_size)
+    num_patches: int
+    aggregation: AggregationOutput
+
+
+class Slots(NamedTuple):
+    """Where visual tokens enter a prompt; each field `(batch_size, num_tokens)`."""
+
+    is_used: torch.Tensor  # bool
+    image_index: torch.Tensor  # which image of the row, from 0
+    rank: torch.Tensor  # place in its run, counted from the right, from 1
+    is_semantic: torch.Tensor  # bool
+
+
+class GranulonMultiModalProjector(nn.Module):
+    """Phi_gamma (paper Eq. 4): Linear, activation, the level's gate on the hidden layer, Linear."""
+
+    def __init__(self, config: GranulonConfig):
+        super().__init__()
+        text_size = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, text_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.gate = nn.Parameter(torch.ones(len(config.levels), text_size))  # gamma_k, a row for each level
+        self.linear_2 = nn.Linear(text_size, text_size)
+
+    def forward(self, visual_tokens: torch.Tensor, level_weights: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            visual_tokens: `(num_images, num_tokens, vision_hidden_size)`.
+            level_weights: `(num_images, num_levels)` fp32, one-hot in value (`straight_through`).
+        """
+        hidden_states = self.act(self.linear_1(visual_tokens))
+        with torch.autocast(visual_tokens.device.type, enabled=False):
+            gate = level_weights @ self.gate.float()
+        return self.linear_2(hidden_states * gate.unsqueeze(1).to(hidden_states.dtype))
+
+
+class ContributionHead(nn.Module):
+    """The logit of p(C | v, T) = sigmoid(<U v, W h> / sqrt(d) + b) (paper Eq. 2; the form of p is ours)."""
+
+    def __init__(self, config: GranulonConfig):
+        super().__init__()
+        self.token_projection = nn.Linear(config.text_config.hidden_size, config.contribution_hidden_size, bias=False)
+        self.question_projection = nn.Linear(
+            config.controller_hidden_size, config.contribution_hidden_size, bias=False
+        )
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, tokens: torch.Tensor, descriptors: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            tokens: `(num_images, num_tokens, hidden_size)`, projected tokens v.
+            descriptors: `(num_questions, controller_hidden_size)`, h.
+
+        Returns:
+            `(num_images, num_tokens, num_questions)`, every token against every question.
+        """
+        token = self.token_projection(tokens)
+        question = self.question_projection(descriptors.to(token.dtype))
+        return token @ question.T / math.sqrt(token.shape[-1]) + self.bias
+
+
+class GranulonPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading that refuses incomplete checkpoints, and saving as a self-contained directory."""
+
+    config: GranulonConfig
+    config_class = GranulonConfig
+    base_model_prefix = "model"
+    input_modalities: Any = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _keep_in_fp32_modules_strict = {"granularity_controller"}
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, GranulonMultiModalProjector):
+            init.normal_(module.gate, mean=1.0, std=self.config.gate_init_std)
+        elif isinstance(module, IdentityLinear):
+            init.eye_(module.weight)
+
+    @classmethod
+    def from_pretrained(
+        cls, *args, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs
+    ):
+        """
+        As `PreTrainedModel.from_pretrained`, but a checkpoint that does not fit is an error, not a warning.
+
+        Raises:
+            ValueError: weights are missing, unexpected, or of another shape (the last may be allowed).
+        """
+        # the library's own error about shapes is a RuntimeError that names nothing
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        model, info = loaded
+        names = ["missing_keys", "unexpected_keys", *([] if ignore_mismatched_sizes else ["mismatched_keys"])]
+        faults = {name: sorted(map(str, info[name])) for name in names if info.get(name)}
+        if faults:
+            listed = "; ".join(
+                f"{len(keys)} {name.replace('_', ' ')}: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
+                for name, keys in faults.items()
+            )
+            raise ValueError(
+                f"The checkpoint does not hold exactly the weights of {cls.__name__} ({listed}). It was cut short, or "
+                "it belongs to another model or configuration: download it again, or load it with the class that "
+                "saved it."
+            )
+        return (model, info) if output_loading_info else model
+
+
+def _keep_attention(module: nn.Module, args: tuple, output: tuple) -> None:
+    module.attention_probabilities = output[1]
+
+
+def _accept_hub_keys(module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
+    """
+    Checkpoints name DINOv3's layers `layer.0`, memory `model.layer.0`. `from_pretrained` knows; `load_state_dict`,
+    with which trainers resume, does not.
+    """
+    saved, loaded = f"{prefix}vision_tower.layer.", f"{prefix}vision_tower.model.layer."
+    for key in [key for key in state_dict if key.startswith(saved)]:
+        state_dict[loaded + key.removeprefix(saved)] = state_dict.pop(key)
+
+
+class GranulonModel(GranulonPreTrainedModel):
+    """Granulon without its language-model head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(
+        self,
+        config: GranulonConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ):
+        """`vision_tower` and `language_model` are adopted as they are; without them they are made from the config."""
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config) if vision_tower is None else vision_tower
+        self.language_model = AutoModel.from_config(config.text_config) if language_model is None else language_model
+        self.granularity_controller = GranularityController(config)
+        self.token_aggregator = AdaptiveTokenAggregation(config)
+        self.multi_modal_projector = GranulonMultiModalProjector(config)
+        self.contribution_heads = nn.ModuleDict(
+            {"pixel": ContributionHead(config), "semantic": ContributionHead(config)}
+        )
+        if config.affinity == "attention":
+            # only the last layer computes attention explicitly: within a few percent of SDPA throughout
+            attention = self._last_attention()
+            attention.config = copy.deepcopy(attention.config)
+            attention.config._attn_implementation = "eager"
+            attention.register_forward_hook(_keep_attention)
+        self.register_load_state_dict_pre_hook(_accept_hub_keys)
+        self.post_init()
+
+    def train(self, mode: bool = True):
+        """
+        As `nn.Module.train`, but a frozen vision tower stays in eval mode: DINOv3 jitters positions in train mode.
+        """
+        super().train(mode)
+        if not self._trains_vision():
+            self.vision_tower.eval()
+        return self
+
+    def get_input_embeddings(self):
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.language_model.set_input_embeddings(value)
+
+    def _trains_vision(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.vision_tower.parameters())
+
+    def _last_attention(self) -> Any:
+        """The self-attention of the encoder's last layer: (hidden states, probabilities) come out of it."""
+        return [m for m in self.vision_tower.modules() if hasattr(m, "k_proj") and hasattr(m, "config")][-1]
+
+    # ------------------------------------------------------------------ image -> patches
+
+    def encode_images(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+        """
+        Args:
+            pixel_values: `(num_images, num_channels, height, width)`, preprocessed.
+
+        Returns:
+            patch tokens F `(num_images, num_patches, hidden_size)`, after the encoder's final LayerNorm, prefix tokens
+            removed, row-major; their relation A `(num_images, num_patches, num_patches)`, row-stochastic attention or
+            cosines; rows and columns of patches.
+
+        Raises:
+            ValueError: another number of dimensions, sides that patches do not tile, NaN or infinite pixels.
+        """
+        if pixel_values.ndim != 4:
+            raise ValueError(
+                f"`pixel_values` has the shape {tuple(pixel_values.shape)}, expected (num_images, channels, height, "
+                "width)."
+            )
+        (height, width), (patch_height, patch_width) = pixel_values.shape[-2:], self.config.patch_size
+        grid = self.config.grid_of(height, width)
+        if height % patch_height or width % patch_width or not math.prod(grid):
+            raise ValueError(
+                f"Images of {height} x {width} pixels cannot be cut into patches of {patch_height} x {patch_width}. "
+                "Resize them so that each side is a multiple of the patch (the processor does, unless "
+                "`do_resize=False`)."
+            )
+        if not torch.compiler.is_compiling() and not bool(pixel_values.isfinite().all()):
+            raise ValueError("`pixel_values` holds NaN or infinite pixels. Check the images before preprocessing.")
+        num_patches = math.prod(grid)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_vision()):
+            hidden_states = self._run_vision_tower(pixel_values.to(self.vision_tower.dtype), grid)
+            patch_tokens = hidden_states[:, -num_patches:]
+            if self.config.affinity == "similarity":
+                features = nn.functional.normalize(patch_tokens.float(), dim=-1)
+                return patch_tokens, features @ features.transpose(1, 2), grid
+            attention = self._last_attention()
+            probabilities, attention.attention_probabilities = attention.attention_probabilities, None
+            affinity = probabilities[:, :, -num_patches:, -num_patches:].float().mean(1)
+            return patch_tokens, affinity / affinity.sum(-1, keepdim=True), grid
+
+    def _run_vision_tower(self, pixel_values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """`(num_images, num_prefix_tokens + num_patches, hidden_size)`, after the encoder's final LayerNorm."""
+        model_type = self.config.vision_config.model_type
+        if model_type == "siglip2_vision_model":  # takes patches, not images
+            patch_height, patch_width = self.config.patch_size
+            patches = pixel_values.unflatten(3, (grid[1], patch_width)).unflatten(2, (grid[0], patch_height))
+            patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+            shapes = torch.tensor([grid] * len(patches), device=patches.device)
+            mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
+            return self.vision_tower(patches, pixel_attention_mask=mask, spatial_shapes=shapes).last_hidden_state
+        hidden_states = self.vision_tower(pixel_values).last_hidden_state
+        if model_type == "clip_vision_model":  # CLIP normalises only its class token
+            hidden_states = self.vision_tower.post_layernorm(hidden_states)
+        expected = math.prod(grid) + self.config.num_prefix_tokens
+        if hidden_states.shape[1] != expected:
+            raise ValueError(
+                f"The vision encoder returned {hidden_states.shape[1]} tokens for a {grid[0]} x {grid[1]} grid of "
+                f"patches, expected {expected} with its {self.config.num_prefix_tokens} prefix tokens."
+            )
+        return hidden_states
+
+    # ------------------------------------------------------------------ question -> level
+
+    def _describe_question(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The controller's logits and descriptor of each row's question, from its token ids alone."""
+        config = self.config
+        question = find_question(
+            input_ids,
+            attention_mask,
+            self._is_visual(input_ids),
+            config.turn_end_token_ids or [],
+            config.assistant_start_token_ids or [],
+            config.text_config.bos_token_id,
+        )
+        # flush left: causal attention over the question needs no padding mask
+        order = question.long().argsort(dim=1, descending=True, stable=True)
+        if not torch.compiler.is_compiling():
+            order = order[:, : max(1, int(question.sum(1).max()))]
+        question = question.gather(1, order)
+        language_model = self.language_model
+        hidden_states = self.get_input_embeddings()(input_ids.gather(1, order))
+        position_ids = torch.arange(order.shape[1], device=order.device)[None]
+        mask = create_causal_mask(
+            config=language_model.config,
+            inputs_embeds=hidden_states,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=position_ids,
+        )
+        hidden_states = language_model.layers[0](  # E1 of Eq. 5
+            hidden_states,
+            attention_mask=mask,
+            position_ids=position_ids,
+            position_embeddings=language_model.rotary_emb(hidden_states, position_ids),
+            use_cache=False,
+        )
+        return self.granularity_controller(hidden_states, question)
+
+    def choose_granularity(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, granularity: torch.Tensor | None = None
+    ) -> GranularityChoice:
+        """
+        The level of each row: the given one, or, where none is given or it is -1, the controller's argmax.
+
+        Args:
+            input_ids: `(batch_size, num_tokens)`.
+            attention_mask: `(batch_size, num_tokens)`.
+            granularity: `(batch_size,)`.
+
+        Raises:
+            ValueError: a level out of range; or an open choice where the chat template does not mark the ends of
+                turns.
+        """
+        has_image = self._is_visual(input_ids).any(1)
+        num_rows, num_levels = len(input_ids), len(self.config.levels)
+        if granularity is None:
+            granularity = torch.full((num_rows,), -1, device=input_ids.device)
+        granularity = granularity.to(input_ids.device)
+        if not torch.compiler.is_compiling():
+            if granularity.shape != (num_rows,) or not bool(((granularity >= -1) & (granularity < num_levels)).all()):
+                raise ValueError(
+                    f"`granularity` must hold one level index per row ({num_rows}), each from 0 to {num_levels - 1} "
+                    f"({self.config.level_names}) or -1 for the controller's choice, got {granularity.tolist()}."
+                )
+            if not self.config.turn_end_token_ids and bool((has_image & (granularity < 0)).any()):
+                raise ValueError(
+                    "The controller cannot tell the question from the answer: this tokenizer's chat template does not "
+                    "mark the ends of turns. Pass `granularity=` (a level), or compose the model with `turn_end=` "
+                    "(the text that ends a user's turn)."
+                )
+        if self.config.turn_end_token_ids:
+            logits, descriptor = self._describe_question(input_ids, attention_mask)
+        else:
+            logits = torch.zeros(num_rows, num_levels, device=input_ids.device)
+            descriptor = torch.zeros(num_rows, self.config.controller_hidden_size, device=input_ids.device)
+        logits, descriptor = (
+            torch.where(has_image[:, None], value.to(input_ids.device), 0) for value in (logits, descriptor)
+        )
+        is_chosen = has_image & (granularity < 0)
+        level = torch.where(is_chosen, logits.argmax(-1), granularity)
+        return GranularityChoice(torch.where(has_image, level, -1), logits, descriptor, is_chosen)
+
+    @torch.no_grad()
+    def get_granularity(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Probabilities of the levels, `(batch_size, num_levels)`, coarse to fine, without running the image. A prompt
+        without an image is judged by its last user turn, closed or open.
+        """
+        if not self.config.turn_end_token_ids:
+            raise ValueError(
+                "The controller cannot find the question: this tokenizer's chat template does not mark the ends of "
+                "turns. Compose the model with `turn_end=` (the text that ends a user's turn)."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        return self._describe_question(input_ids, attention_mask)[0].softmax(-1)
+
+    # ------------------------------------------------------------------ patches, level -> visual tokens
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, granularity: torch.Tensor, level_weights: torch.Tensor | None = None
+    ) -> ImageFeatures:
+        """
+        [pixel tokens ; semantic tokens] of each image at its level, projected (paper Eq. 4).
+
+        Args:
+            pixel_values: `(num_images, num_channels, height, width)`.
+            granularity: `(num_images,)`, levels of at least 0.
+            level_weights: `(num_images, num_levels)`; one-hot at `granularity` by default.
+        """
+        patch_tokens, affinity, grid = self.encode_images(pixel_values)
+        granularity = granularity.to(patch_tokens.device)
+        if level_weights is None:
+            level_weights = nn.functional.one_hot(granularity, len(self.config.levels)).float()
+        aggregation = self.token_aggregator(patch_tokens, affinity, granularity, grid)
+        tokens = torch.cat([self._pool_pixel_tokens(patch_tokens, granularity, grid), aggregation.tokens], dim=1)
+        hidden_states = self.multi_modal_projector(tokens, level_weights.to(tokens.device))
+        return ImageFeatures(hidden_states, patch_tokens.shape[1], aggregation)
+
+    def _pool_pixel_tokens(
+        self, patch_tokens: torch.Tensor, granularity: torch.Tensor, grid: tuple[int, int]
+    ) -> torch.Tensor:
+        """Pool each image's patches with its level's `pixel_pool`; the pooled tokens come first, zeros follow."""
+        edges = [level["pixel_pool"] for level in self.config.levels]
+        edge = torch.tensor(edges, device=granularity.device)[granularity]
+        pooled = patch_tokens
+        for value in sorted(set(edges) - {1}):
+            tokens = pool_tokens(patch_tokens, grid, value)
+            tokens = nn.functional.pad(tokens, (0, 0, 0, patch_tokens.shape[1] - tokens.shape[1]))
+            pooled = torch.where((edge == value)[:, None, None], tokens, pooled)
+        return pooled
+
+    # ------------------------------------------------------------------ visual tokens -> slots
+
+    def _is_visual(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return input_ids.eq(self.config.image_token_id) | input_ids.eq(self.config.semantic_token_id)
+
+    def count_slots(self, granularity: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """`(batch_size, 2)`: `<image>` and `<semantic>` slots that each image of a row uses at the row's level."""
+        counts = [(math.prod(pooled_size(grid, level["pixel_pool"])), level["tokens"]) for level in self.config.levels]
+        return torch.tensor(counts, device=granularity.device)[granularity.clamp_min(0)]
+
+    def locate_slots(self, input_ids: torch.Tensor, slots_per_image: torch.Tensor) -> Slots:
+        """
+        An image is a run of `<image>` slots and a run of `<semantic>` slots. Of each run the *last* slots are used:
+        the token after an image then follows a used one, and its prediction does not rest on a masked position.
+        """
+        is_image, is_semantic = input_ids.eq(self.config.image_token_id), input_ids.eq(self.config.semantic_token_id)
+        rank = torch.where(is_semantic, _rank_from_right(is_semantic), _rank_from_right(is_image))
+        used = torch.where(is_semantic, slots_per_image[:, 1:], slots_per_image[:, :1])
+        image_index = (run_starts(is_image).cumsum(1) - 1).clamp_min(0)
+        return Slots((is_image | is_semantic) & (rank <= used), image_index, rank, is_semantic)
+
+    def check_slots(
+        self, input_ids: torch.Tensor, slots_per_image: torch.Tensor, num_images: int, grid: tuple[int, int]
+    ) -> None:
+        """
+        Raises:
+            ValueError: images and placeholders differ in number, or a run of slots was cut.
+        """
+        widest = (
+            max(math.prod(pooled_size(grid, level["pixel_pool"])) for level in self.config.levels),
+            self.config.max_semantic_tokens,
+        )
+        num_runs = []
+        for kind, token_id in enumerate((self.config.image_token_id, self.config.semantic_token_id)):
+            is_slot = input_ids.eq(token_id)
+            rank = _rank_from_right(is_slot)
+            begins = run_starts(is_slot)
+            lengths = rank[begins]
+            wanted = slots_per_image[:, kind : kind + 1].expand_as(rank)[begins]
+            wrong = (lengths != wanted) & (lengths != widest[kind])
+            if bool(wrong.any()):
+                name = ("<image>", "<semantic>")[kind]
+                raise ValueError(
+                    f"Image features and image tokens do not match: a run of {int(lengths[wrong][0])} {name} tokens, "
+                    f"expected {int(wanted[wrong][0])} for its level or {widest[kind]} while the level is open. "
+                    "Either the prompt was cut inside an image (raise `max_length` or turn truncation off), or it was "
+                    "made for another level (pass on the `granularity` that the processor returned) or another image "
+                    "size."
+                )
+            num_runs.append(len(lengths))
+        if num_runs != [num_images, num_images]:
+            raise ValueError(
+                f"Image features and image tokens do not match: {num_images} images, but the prompt has {num_runs[0]} "
+                f"runs of <image> and {num_runs[1]} of <semantic> tokens. Pass one image for each placeholder, and "
+                "prompts that the processor expanded."
+            )
+
+    def _images_to_slots(self, features: ImageFeatures, slots: Slots, slots_per_image: torch.Tensor) -> torch.Tensor:
+        """
+        `(batch_size, num_tokens, hidden_size)`: the visual token of each used slot; other positions hold anything.
+        """
+        first_image = self._images_per_row(slots).cumsum(0) - self._images_per_row(slots)
+        image = (first_image[:, None] + slots.image_index).clamp_max(features.hidden_states.shape[0] - 1)
+        pixel, semantic = slots_per_image[:, :1] - slots.rank, slots_per_image[:, 1:] - slots.rank
+        token = torch.where(slots.is_semantic, features.num_patches + semantic, pixel)
+        token = token.clamp(0, features.hidden_states.shape[1] - 1)
+        device = features.hidden_states.device
+        return features.hidden_states[image.to(device), token.to(device)]
+
+    def _images_per_row(self, slots: Slots) -> torch.Tensor:
+        return torch.where(slots.is_used.any(1), slots.image_index[:, -1] + 1, 0)
+
+    def embed_images(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        choice: GranularityChoice,
+    ) -> tuple[torch.Tensor, Slots, torch.Tensor, torch.Tensor]:
+        """
+        Returns:
+            the visual token at each slot `(batch_size, num_tokens, hidden_size)`; the slots; the slots each image uses
+            `(batch_size, 2)`; and the projected tokens of each image.
+        """
+        grid = self.config.grid_of(*pixel_values.shape[-2:])
+        slots_per_image = self.count_slots(choice.granularity, grid)
+        slots = self.locate_slots(input_ids, slots_per_image)
+        if not torch.compiler.is_compiling():
+            self.check_slots(input_ids, slots_per_image, len(pixel_values), grid)
+        # the row of each image, without shapes that depend on values
+        ends = self._images_per_row(slots).cumsum(0)
+        images = torch.arange(len(pixel_values), device=ends.device)
+        row = torch.searchsorted(ends, images, right=True).clamp_max(len(ends) - 1)
+        weights = straight_through(choice.logits, choice.granularity, choice.is_chosen)
+        features = self.get_image_features(pixel_values, choice.granularity[row].clamp_min(0), weights[row])
+        return self._images_to_slots(features, slots, slots_per_image), slots, slots_per_image, features.hidden_states
+
+    # ------------------------------------------------------------------ the figure, from left to right
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        granularity: torch.Tensor | None = None,
+        granularity_logits: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        slots_per_image: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> GranulonModelOutputWithPast:
+        """
+        Args:
+            pixel_values: `(num_images, num_channels, height, width)`: the images of all rows, in the order of their
+                slots.
+            attention_mask: `(batch_size, num_tokens)`, or what `generate` made of it for a static cache.
+            granularity: `(batch_size,)`, a level for each row, -1 for the controller's choice (the default).
+            granularity_logits: with `image_embeds` and `slots_per_image`: what `generate` decided and computed before
+                the first step. `image_embeds` is `(batch_size, max_used_slots, hidden_size)`, flush right.
+
+        Raises:
+            ValueError: images and placeholders do not match, or neither or both of `input_ids` and `inputs_embeds`
+                came.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Specify exactly one of `input_ids` and `inputs_embeds`.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        elif pixel_values is not None:
+            raise ValueError("Images need `input_ids`: their slots and the question are found from token ids.")
+        num_tokens = inputs_embeds.shape[1]
+        mask = attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 else None
+
+        descriptor = image_hidden_states = None
+        if input_ids is not None and image_embeds is not None and slots_per_image is not None:
+            slots = self.locate_slots(input_ids, slots_per_image)
+            later = slots.is_used.flip(1).cumsum(1).flip(1)  # used slots from this one to the end of the row
+            place = (image_embeds.shape[1] - later).clamp(0, image_embeds.shape[1] - 1)
+            visual_embeds = image_embeds.gather(1, place.unsqueeze(-1).expand(-1, -1, image_embeds.shape[-1]))
+            inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
+        elif input_ids is not None and pixel_values is not None:
+            local_mask = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
+            choice = self.choose_granularity(input_ids, local_mask, granularity)
+            visual_embeds, slots, _, image_hidden_states = self.embed_images(input_ids, pixel_values, choice)
+            inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
+            granularity, granularity_logits, descriptor = choice.granularity, choice.logits, choice.descriptor
+            local_mask = local_mask * (slots.is_used | ~self._is_visual(input_ids)).to(local_mask)
+            mask = attention_mask = (
+                local_mask if mask is None else torch.cat([mask[:, :-num_tokens], local_mask], dim=1)
+            )
+            position_ids = None
+        elif (
+            num_tokens > 1
+            and input_ids is not None
+            and not torch.compiler.is_compiling()
+            and bool(self._is_visual(input_ids).any())
+        ):
+            raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
+
+        if position_ids is None and mask is not None:
+            position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -num_tokens:]
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        if granularity_logits is None:  # no image: no level
+            granularity = torch.full(inputs_embeds.shape[:1], -1, device=inputs_embeds.device)
+            granularity_logits = torch.zeros(len(granularity), len(self.config.levels), device=inputs_embeds.device)
+        return GranulonModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            granularity=granularity,
+            granularity_logits=granularity_logits,
+            question_descriptor=descriptor,
+            image_hidden_states=image_hidden_states,
+            attention_mask=mask,
+        )
+
+
+def _rank_from_right(is_slot: torch.Tensor) -> torch.Tensor:
+    """`(batch_size, num_tokens)`: the place of each True in its run of Trues, from 1 at the right end; 0 elsewhere."""
+    count = is_slot.flip(1).long().cumsum(1)
+    before_run = torch.where(is_slot.flip(1), 0, count).cummax(1).values
+    return ((count - before_run) * is_slot.flip(1)).flip(1)
+
+
+class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerationMixin):
+    """Granulon with its language-model head: answers questions about images."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(
+        self,
+        config: GranulonConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+        lm_head: nn.Module | None = None,
+    ):
+        """
+        `vision_tower`, `language_model` and `lm_head` are adopted as they are; without them the config makes them.
+        """
+        super().__init__(config)
+        self.model = GranulonModel(config, vision_tower, language_model)
+        if lm_head is None:
+            lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = lm_head
+        self.post_init()
+
+    @classmethod
+    def from_backbones(cls, vision: Any, text: Any, *, tokenizer: Any = None, dtype: Any = "auto", **config: Any):
+        """
+        Compose a model and its processor from pretrained parts; see `granulon.backbones.compose`, which does the work.
+
+        Args:
+            vision: directory or Hub id of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 checkpoint.
+            text: directory, Hub id or `.gguf` file of a Qwen2, Qwen3 or Llama language model.
+            tokenizer: directory, Hub id or tokenizer; by default the one of `text`.
+            dtype: of the loaded weights; "auto" keeps theirs, the language model's where they differ.
+            config: fields of `GranulonConfig`, and `chat_template=`, `turn_end=`, `controller=` for the parts around
+                it.
+
+        Returns:
+            `(model, processor)`, the model in eval mode.
+        """
+        try:
+            composing = importlib.import_module("granulon.backbones")
+        except ImportError as error:
+            raise ImportError("Composing a model from backbones needs the package: pip install granulon.") from error
+        return composing.compose(cls, vision, text, tokenizer=tokenizer, dtype=dtype, **config)
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def set_output_embeddings(self, value):
+        self.lm_head = value
+
+    def get_granularity(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """See `GranulonModel.get_granularity`."""
+        return self.model.get_granularity(input_ids, attention_mask)
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, granularity: torch.Tensor, **kwargs: Any
+    ) -> ImageFeatures:
+        """See `GranulonModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, granularity, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        granularity: torch.Tensor | None = None,
+        granularity_logits: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        slots_per_image: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> GranulonCausalLMOutputWithPast:
+        """
+        See `GranulonModel.forward`.
+
+        Args:
+            labels: `(batch_size, num_tokens)`, -100 where no token is to be predicted: prompt, slots and padding.
+            logits_to_keep: number of last positions, or indices of positions, to compute logits for; 0 for all.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            granularity=granularity,
+            granularity_logits=granularity_logits,
+            image_embeds=image_embeds,
+            slots_per_image=slots_per_image,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return GranulonCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            granularity=outputs.granularity,
+            granularity_logits=outputs.granularity_logits,
+            question_descriptor=outputs.question_descriptor,
+            image_hidden_states=outputs.image_hidden_states,
+            attention_mask=outputs.attention_mask,
+        )
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """
+        As `PreTrainedModel.save_pretrained`; every Auto class that people may load the directory with is written.
+        """
+        reference = "modeling_granulon.GranulonForConditionalGeneration"
+        names = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM")
+        self.config.auto_map = {
+            **(getattr(self.config, "auto_map", None) or {}),
+            **dict.fromkeys(names, reference),
+        }
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any):
+        """As `PreTrainedModel.push_to_hub`; where the package is installed, with the card that it renders."""
+        try:
+            cards = importlib.import_module("granulon.hub_cards")
+        except ImportError:
+            return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+        return cards.push_pretrained(self, repo_id, **kwargs)
+
+
+GranulonModel.register_for_auto_class("AutoModel")
+GranulonForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+# pipelines look the class up here, also for a model object that came from another Auto class
+AutoModelForImageTextToText.register(GranulonConfig, GranulonForConditionalGeneration, exist_ok=True)
+
+__all__ = ["GranulonPreTrainedModel", "GranulonModel", "GranulonForConditionalGeneration"]
