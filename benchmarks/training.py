@@ -55,6 +55,12 @@ Target, from scale small up: the whole loss trains at least 0.9 times as many sa
 A first look, in about a minute:
   python benchmarks/training.py --scale nano --repeats 3
 """
+# ChatML as Granulon's, for messages whose content is a list
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for item in message['content'] %}{{ '" + IMAGE_TOKEN + "' if item['type'] == 'image' else item['text'] }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 WORDS = [
     "what",
     "is",
@@ -166,7 +172,7 @@ def make_trainer(kind: Kind, options: argparse.Namespace, directory: str) -> tup
     llava_processor = LlavaProcessor(
         image_processor=processor.image_processor,
         tokenizer=make_tokenizer(),
-        chat_template=processor.chat_template,
+        chat_template=LLAVA_TEMPLATE,
         patch_size=SCALES[options.scale][0]["patch_size"],
         vision_feature_select_strategy="default",
         image_token=IMAGE_TOKEN,
