@@ -25,7 +25,7 @@ def test_packed_logits_are_those_of_ordinary_prompts(parts):
     model, processor = parts
     data = Pictures(processor.tokenizer, "train", 0, 3, 0, easy_share=0)
     batch = [data[index] for index in range(3)]
-    logits, labels, _ = PackedReader(model, processor.tokenizer)(batch)
+    logits, labels, *_ = PackedReader(model, processor.tokenizer)(batch)
     levels = set()
     place = 0
     for item in batch:
