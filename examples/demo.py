@@ -37,6 +37,9 @@ from granulon.training.data import load_training_data  # noqa: E402
 from granulon.training.trainer import GranulonSFTTrainer  # noqa: E402
 
 
+EXAMPLES = (TEST_START + 26, TEST_START + 21)  # scenes whose things are all of different nouns
+
+
 class TimeLimit(TrainerCallback):
     """Stops training when the time is up."""
 
@@ -55,7 +58,7 @@ def ask_examples(model: str, output: Path) -> None:
     pipe = pipeline("image-text-to-text", model=model)
     names = pipe.model.config.level_names
     for granularity in GRANULARITIES:
-        for index in (TEST_START + 1, TEST_START + 2):
+        for index in EXAMPLES:
             row = next(r for r in scene_questions("compositions", index) if r["granularity"] == granularity)
             image = paint(make_scene("compositions", index))[0]
             content = [{"type": "image", "image": image}, {"type": "text", "text": row["question"]}]
@@ -66,7 +69,7 @@ def ask_examples(model: str, output: Path) -> None:
             )
             level = names[int(pipe.model.get_granularity(inputs["input_ids"], inputs["attention_mask"]).argmax())]
             print(f"   {row['question']:40s} {answer.strip():28s} looked: {level:8s} (truth: {row['answer']})")
-    scene, question = make_scene("compositions", TEST_START + 1), scene_questions("compositions", TEST_START + 1)[-1]
+    scene, question = make_scene("compositions", EXAMPLES[0]), scene_questions("compositions", EXAMPLES[0])[-1]
     output.mkdir(parents=True, exist_ok=True)
     paint(scene)[0].save(output / "scene.png")
     command = [
