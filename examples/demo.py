@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE / "nano"))  # the nano model's scenes and evaluation
 from evaluate import TEST_START, answer_questions, evaluate_all  # noqa: E402
 from scenes import GRANULARITIES, ask_where, make_scene, paint, scene_questions  # noqa: E402
 
-from transformers import AutoModelForImageTextToText, TrainerCallback, pipeline, set_seed  # noqa: E402
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline, set_seed  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 from granulon.evaluation.intervals import bootstrap_interval  # noqa: E402
@@ -99,8 +99,8 @@ def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> 
     data = output / "where"
     script = [sys.executable, HERE / "nano" / "scenes.py", "--output", data, "--task", "where", "--count", "1000"]
     subprocess.run([*script, "--start", "60000000"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pipe = pipeline("image-text-to-text", model=model_directory, dtype=torch.float32)
-    model, processor = pipe.model, pipe.processor
+    model = AutoModelForImageTextToText.from_pretrained(model_directory, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(model_directory)
     heldout = where_rows(150)
     before, _ = answer_questions(model, processor, heldout, name="before")
     arguments = GranulonSFTConfig(
@@ -129,7 +129,6 @@ def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> 
     )
     trainer.train()
     trainer.save_model(str(output / "adapter"))
-    processor.save_pretrained(output / "adapter")
     adapted = AutoModelForImageTextToText.from_pretrained(output / "adapter", dtype=torch.float32)
     after, _ = answer_questions(adapted, processor, heldout, name="after")
     groups = [row["group"] for row in heldout]
@@ -162,7 +161,7 @@ def main() -> None:
     print(f"   picture of the clusters: {arguments.output / 'look.png'}")
     print("\n2. Held-out data: accuracy in percent, with 95 % intervals resampled by picture")
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=torch.float32)
-    processor = pipeline("image-text-to-text", model=arguments.model).processor
+    processor = AutoProcessor.from_pretrained(arguments.model)
     num_scenes, num_easy = (40, 300) if arguments.short else (200, 2000)
     evaluate_all(model, processor, num_scenes, num_easy)
     print(f"\n3. LoRA on a task that the model has not seen, {arguments.seconds:.0f} s")
