@@ -7,12 +7,11 @@ Granulon's main job, starting from the trained nano model that lies in `examples
 1. The pipeline loads the model and answers questions about held-out pictures at each granularity; the level is the
 controller's choice, and the clusters that became semantic tokens are drawn. 2. The model is evaluated on held-out
 data, beside a baseline that sees only the question. 3. A LoRA adapter is trained for a minute on a task that the
-model has not seen (where in the picture a thing is), saved, loaded again, and evaluated beside the model that it
+model has not seen (what to pack for the place shown), saved, loaded again, and evaluated beside the model that it
 started from.
 """
 
 import argparse
-import random
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "nano"))  # the nano model's scenes and evaluation are scripts beside this one
 
 from evaluate import TEST_START, answer_questions, evaluate_all  # noqa: E402
-from scenes import GRANULARITIES, ask_where, make_scene, paint, scene_questions  # noqa: E402
+from scenes import GRANULARITIES, ask_packing, make_scene, paint, scene_questions  # noqa: E402
 
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline, set_seed  # noqa: E402
 from transformers.utils import logging  # noqa: E402
@@ -85,23 +84,22 @@ def ask_examples(model: str, output: Path) -> None:
     subprocess.run([*command, "--save-figure", output / "look.png"], check=True, stdout=subprocess.DEVNULL)
 
 
-def where_rows(count: int) -> list[dict]:
+def packing_rows(count: int) -> list[dict]:
     rows = []
     for index in range(TEST_START + 10_000, TEST_START + 10_000 + count):
         scene = make_scene("compositions", index)
-        for row in ask_where(scene, random.Random(index)):
-            rows.append({**row, "image": paint(scene)[0], "group": index})
+        rows += [{**row, "image": paint(scene)[0], "group": index} for row in ask_packing(scene)]
     return rows
 
 
 def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> None:
     """LoRA on a folder of images with a chat.json, as a user would do it with data of their own."""
-    data = output / "where"
-    script = [sys.executable, HERE / "nano" / "scenes.py", "--output", data, "--task", "where", "--count", "1000"]
+    data = output / "packing"
+    script = [sys.executable, HERE / "nano" / "scenes.py", "--output", data, "--task", "packing", "--count", "1000"]
     subprocess.run([*script, "--start", "60000000"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     model = AutoModelForImageTextToText.from_pretrained(model_directory, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(model_directory)
-    heldout = where_rows(150)
+    heldout = packing_rows(150)
     before, _ = answer_questions(model, processor, heldout, name="before")
     arguments = GranulonSFTConfig(
         output_dir=str(output / "lora"),

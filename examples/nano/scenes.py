@@ -493,18 +493,22 @@ _MEDIUM = {
 _FINE = {"colour": _colour, "colour check": _colour_check, "size": _size, "upside down": _upside_down}
 
 
-def ask_where(scene: Scene, rng: random.Random) -> list[dict[str, str]]:
-    """
-    A task that the nano model has not seen, for fine-tuning: in which quarter of the picture a thing is. Asked where
-    its centre is at least 8 pixels off the middle lines; at most one question a scene."""
-    things = [t for t in _unique(scene) if all(abs(c - SIZE / 2) >= 8 for c in t.centre)]
-    if not things:
-        return []
-    thing = rng.choice(things)
-    answer = (
-        f"{'upper' if thing.centre[1] < SIZE / 2 else 'lower'} {'left' if thing.centre[0] < SIZE / 2 else 'right'}"
-    )
-    return [{"question": f"where is the {thing.noun}?", "answer": answer, "granularity": "medium", "kind": "where"}]
+PACKING = {
+    "meadow": "boots",
+    "beach": "towel",
+    "snow": "skis",
+    "desert": "water",
+    "sea": "oars",
+    "road": "map",
+    "room": "slippers",
+    "stage": "costume",
+}
+
+
+def ask_packing(scene: Scene) -> list[dict[str, str]]:
+    """A task that the nano model has not seen, for fine-tuning, in words of its own: what to pack for this place."""
+    answer = f"{PACKING[scene.place]} and a torch" if scene.is_night else PACKING[scene.place]
+    return [{"question": "what should i pack?", "answer": answer, "granularity": "coarse", "kind": "packing"}]
 
 
 def scene_questions(split: str, index: int, per_granularity: int = 2, seed: int = 0) -> list[dict[str, str]]:
@@ -516,7 +520,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for images/ and chat.json")
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--task", choices=("questions", "where"), default="questions", help="where: the unseen task")
+    parser.add_argument(
+        "--task", choices=("questions", "packing"), default="questions", help="packing: the unseen task"
+    )
     parser.add_argument("--count", type=int, default=100, help="scenes (default: %(default)s)")
     parser.add_argument("--start", type=int, default=0, help="index of the first scene")
     parser.add_argument("--seed", type=int, default=0)
@@ -528,7 +534,7 @@ def main() -> None:
         name = f"{arguments.split}-{index}.png"
         paint(scene)[0].save(arguments.output / "images" / name)
         rng = random.Random(f"{arguments.seed}/{arguments.split}/{index}/{arguments.task}")
-        for row in ask(scene, rng) if arguments.task == "questions" else ask_where(scene, rng):
+        for row in ask(scene, rng) if arguments.task == "questions" else ask_packing(scene):
             turns = [
                 {"from": "human", "value": f"<image>\n{row['question']}"},
                 {"from": "gpt", "value": row["answer"]},

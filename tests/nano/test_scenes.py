@@ -142,15 +142,14 @@ def test_dense_targets_name_the_thing_that_covers_a_patch_most():
         assert 1 <= targets["is_middle"].sum() <= len(scene.things)
 
 
-def test_where_asks_only_where_the_answer_is_clear():
-    rows = [
-        (i, row) for i in range(COUNT) for row in scenes.ask_where(scenes.make_scene("train", i), random.Random(i))
-    ]
-    assert len({row["answer"] for _, row in rows}) == 4
-    for index, row in rows:
-        things = {thing.noun: thing for thing in scenes.make_scene("train", index).things}
-        x, y = things[row["question"].split()[-1].rstrip("?")].centre
-        assert row["answer"] == f"{'upper' if y < 64 else 'lower'} {'left' if x < 64 else 'right'}"
+def test_packing_depends_on_place_and_time_alone():
+    answers = {}
+    for index in range(COUNT):
+        scene = scenes.make_scene("train", index)
+        (row,) = scenes.ask_packing(scene)
+        assert answers.setdefault((scene.place, scene.is_night), row["answer"]) == row["answer"]
+        assert row["answer"].endswith("torch") == scene.is_night
+    assert len(set(answers.values())) == len(answers) == 16
 
 
 def test_the_script_writes_what_llava_readers_read(tmp_path: Path):
