@@ -1,7 +1,6 @@
 """Scenes: exact answers, splits that share nothing, pictures that follow from split, index and seed alone."""
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
