@@ -208,11 +208,12 @@ def memory_of(kind: Kind, options: argparse.Namespace) -> dict[str, float]:
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for LLaVA, then one for each set of loss terms."""
     begin = time.monotonic()
-    seconds = interleave({kind: partial(run, kind, options) for kind in KINDS}, options.repeats)
+    kinds = [kind for kind in KINDS if kind.name in ("LLaVA", *options.models)]
+    seconds = interleave({kind: partial(run, kind, options) for kind in kinds}, options.repeats)
     log(f"timed in {time.monotonic() - begin:.0f} s; now peak memory")
     is_judged = options.scale != "nano"
     rows = []
-    for kind in KINDS:
+    for kind in kinds:
         ratio = paired_ratio(seconds[KINDS[0]], seconds[kind])
         is_whole = kind == KINDS[-1]
         rows.append(
@@ -241,6 +242,8 @@ def main() -> None:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", choices=list(SCALES), default="small", help="as in generation.py")
+    names = [kind.name for kind in KINDS[1:]]
+    parser.add_argument("--models", nargs="+", choices=names, default=names, help="beside LLaVA (default: all)")
     parser.add_argument("--batch-size", type=int, default=4, help="samples of an optimizer step (default: 4)")
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a run that count (default: 4)")
     parser.add_argument("--checkpointing", action="store_true", help="with activation checkpointing")
