@@ -28,7 +28,7 @@ the run lie in `training_logs/`.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs/nano"), help="where the three steps left their output")
+    parser.add_argument("--runs", type=Path, default=Path("runs/nano"), help="where steps 1 to 4 left their output")
     parser.add_argument("--output", type=Path, default=Path("examples/nano/granulon-nano"))
     parser.add_argument("--scenes", type=int, default=500, help="of each held-out split (default: %(default)s)")
     arguments = parser.parse_args()
