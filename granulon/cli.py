@@ -13,8 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreame
 from transformers.utils import logging as transformers_logging
 
 from granulon import GranulonForConditionalGeneration
-from granulon.directories import check_new, new_directory
 from granulon.figures import draw_granularity, restore_image
+from granulon.files import check_new, new_directory
 from granulon.hub_cards import check_card, plan_push, push_directory, render_card, render_directory, write_card
 from granulon.training import annotate
 from granulon.training.controller import add_controller_arguments, run_controller_stage

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from granulon.directories import new_directory
+from granulon.files import new_directory
 from granulon.hub_cards import write_card
 from granulon.hub_cards.cards import TRAINING_LOG
 from granulon.hub_cards.licences import is_hub_id

@@ -50,8 +50,8 @@ from granulon.backbones import (
     compose,
     fingerprint_first_block,
 )
-from granulon.directories import check_new, new_directory
 from granulon.evaluation.granularity import draw_agreement, measure_agreement
+from granulon.files import check_new, new_directory
 from granulon.modeling_granulon import GranulonForConditionalGeneration, GranulonModel
 from granulon.modeling_granulon.configuration_granulon import DEFAULT_LEVELS
 from granulon.modeling_granulon.granularity_granulon import GranularityController

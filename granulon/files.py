@@ -1,10 +1,12 @@
-"""Directories that are whole or absent."""
+"""Files and directories that are whole or absent: written aside, then renamed."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 
 def check_new(out: str | Path) -> None:
@@ -38,3 +40,31 @@ def new_directory(out: str | Path) -> Iterator[Path]:
         staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def new_file(out: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """
+    A file to write into, beside `out`, that takes its name, and the place of what stood there, once the block has
+    ended well. After an error, also that of a full disk, `out` is what it was.
+
+    Args:
+        mode: "w" (UTF-8, unless `options` say otherwise) or "wb".
+        options: for `open`.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
+    os.close(handle)
+    staging = Path(name)
+    try:
+        with staging.open(mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        staging.chmod(0o644)
+        staging.replace(out)
+    finally:
+        staging.unlink(missing_ok=True)
