@@ -10,7 +10,7 @@ NANO := runs/nano
 # idle threads that spin slow everything down tenfold as soon as another process wants a core
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo nano test test-slow check style clean
+.PHONY: help demo nano test test-slow check style fix-copies clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,8 +18,9 @@ help:
 	@echo "make nano       train the nano Granulon from nothing, as examples/nano tells (about two hours)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow ones, too"
-	@echo "make check      lint, format check, types"
+	@echo "make check      lint, format check, types, copies of the code in step"
 	@echo "make style      format"
+	@echo "make fix-copies bring the copies of the code in step: in processing/ and beside the nano model's weights"
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): torch, transformers, trl, peft and the demo's data (a few minutes the first time) ..."
@@ -54,10 +55,14 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python tests/repository/copies.py --check
 
 style: $(STAMP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+fix-copies: $(STAMP)
+	@$(BIN)/python tests/repository/copies.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs
