@@ -23,12 +23,13 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "nano"))  # the nano model's scenes and evaluation are scripts beside this one
 
-from evaluate import TEST_START, answer_questions, evaluate_all  # noqa: E402
+from measure import TEST_START, measure_all  # noqa: E402
 from scenes import GRANULARITIES, ask_packing, make_scene, paint, scene_questions  # noqa: E402
 
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline, set_seed  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
+from granulon.evaluation.answers import answer_questions  # noqa: E402
 from granulon.evaluation.intervals import bootstrap_interval  # noqa: E402
 from granulon.training.adapters import lora_config  # noqa: E402
 from granulon.training.config import GranulonSFTConfig  # noqa: E402
@@ -161,7 +162,7 @@ def main() -> None:
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(arguments.model)
     num_scenes, num_easy = (40, 300) if arguments.short else (200, 2000)
-    evaluate_all(model, processor, num_scenes, num_easy)
+    measure_all(model, processor, num_scenes, num_easy)
     print(f"\n3. LoRA on a task that the model has not seen, {arguments.seconds:.0f} s")
     fine_tune(arguments.model, arguments.output, arguments.seconds, arguments.seed)
 

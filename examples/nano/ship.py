@@ -10,12 +10,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from evaluate import as_table, evaluate_all
+from measure import measure_all
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 import granulon  # noqa: F401  registers the Auto classes
+from granulon.evaluation.answers import as_table
 from granulon.hub_cards import write_card
 
 
@@ -48,7 +49,7 @@ def main() -> None:
         shutil.copyfile(arguments.runs / step / "log.jsonl", logs / f"{step}.jsonl")
 
     model = AutoModelForImageTextToText.from_pretrained(arguments.output, dtype=torch.float32)
-    results = evaluate_all(model, processor, arguments.scenes)
+    results = measure_all(model, processor, arguments.scenes)
     (logs / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     run = json.loads((trained / "granulon_training.json").read_text())
     run["results"] = {

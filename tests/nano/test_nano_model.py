@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluate import TEST_START, answer_questions, easy_vqa_rows, scene_rows
 from huggingface_hub import ModelCard
+from measure import TEST_START, easy_vqa_rows, scene_rows
 from scenes import make_scene, paint
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import granulon  # noqa: F401  registers the Auto classes
+from granulon.evaluation.answers import answer_questions, as_table
 
 
 DIRECTORY = Path(__file__).parents[2] / "examples" / "nano" / "granulon-nano"
@@ -36,6 +36,12 @@ def test_it_is_a_small_and_complete_hub_directory():
     assert "OpenMoji" in card.text and "CC BY-SA 4.0" in card.text
     log = json.loads((DIRECTORY / "granulon_training.json").read_text())
     assert log["stage"] == "connector" and log["log_history"] and log["seed"] == 0
+
+
+def test_its_card_shows_what_its_log_has_measured():
+    results = json.loads((DIRECTORY / "training_logs" / "results.json").read_text())
+    card = (DIRECTORY / "README.md").read_text()
+    assert results and all(as_table(summary) in card for summary in results.values())
 
 
 def test_it_has_at_most_ten_million_parameters(nano):
