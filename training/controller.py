@@ -46,9 +46,9 @@ from granulon.backbones import (
     CONTROLLER_SETTINGS,
     CONTROLLER_WEIGHTS,
     LANGUAGE_MODELS,
-    _resolve_text,
     compose,
     fingerprint_first_block,
+    resolve_text_source,
 )
 from granulon.evaluation.granularity import draw_agreement, measure_agreement
 from granulon.files import check_new, new_directory
@@ -101,7 +101,7 @@ def open_reader(
         ValueError: an architecture that does not fit, a checkpoint without safetensors or without the weights that are
             needed, a chat template that does not mark the ends of turns, or options that contradict a Granulon's own.
     """
-    where, options = _resolve_text(source)
+    where, options = resolve_text_source(source)
     config = AutoConfig.from_pretrained(where, **options)
     if config.model_type == "granulon":
         given = {
@@ -616,7 +616,7 @@ def train_controller(
             "transformers": transformers.__version__,
         },
     }
-    where, options = _resolve_text(text)
+    where, options = resolve_text_source(text)
     with new_directory(out) as staging:
         if AutoConfig.from_pretrained(where, **options).model_type == "granulon":
             _write_into_copy(where, staging, controller)

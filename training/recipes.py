@@ -689,9 +689,9 @@ def build_on_meta(recipe: Recipe) -> tuple[Any, Any]:
 
 
 def _text_config(text: str) -> Any:
-    from granulon.backbones import _resolve_text
+    from granulon.backbones import resolve_text_source
 
-    where, options = _resolve_text(text)
+    where, options = resolve_text_source(text)
     return AutoConfig.from_pretrained(where, **options)
 
 
