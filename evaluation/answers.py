@@ -2,23 +2,16 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
+from granulon.chats import chat_inputs
 from granulon.modeling_granulon import GranulonForConditionalGeneration
 from granulon.processing import GranulonProcessor
 
 from .intervals import Interval, bootstrap_interval
-
-
-def _chat(row: dict[str, Any]) -> list[dict[str, Any]]:
-    image = Image.open(row["image"]) if isinstance(row["image"], str | Path) else row["image"]
-    content = [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": row["question"]}]
-    return [{"role": "user", "content": content}]
 
 
 @torch.no_grad()
@@ -34,20 +27,15 @@ def answer_questions(
     Greedy answers of at most twelve tokens, lower-cased, and the index of the level at which each was given.
 
     Args:
-        rows: each with a `question` and an `image`, a path or a PIL image.
+        rows: each with a `question` and an `image`, whatever the processor takes as one.
         granularity: the level for all of them; by default the controller chooses.
         name: what the progress bar calls them.
     """
     answers, levels = [], []
     for start in tqdm(range(0, len(rows), batch_size), desc=name, leave=False):
-        inputs = processor.apply_chat_template(
-            [_chat(row) for row in rows[start : start + batch_size]],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True, "granularity": granularity},
-        ).to(model.device)
+        batch = rows[start : start + batch_size]
+        questions, images = [row["question"] for row in batch], [row["image"] for row in batch]
+        inputs = chat_inputs(processor, questions, images, granularity=granularity).to(model.device)
         if granularity is None:
             chosen = model.get_granularity(inputs["input_ids"], inputs["attention_mask"]).argmax(-1)
         else:
