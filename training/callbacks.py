@@ -18,8 +18,6 @@ from transformers.trainer_utils import has_length
 
 logger = logging.getLogger(__name__)
 
-_TERMS = ("task", "pixel", "semantic", "controller")
-
 
 class ProgressReport(TrainerCallback):
     """
@@ -108,8 +106,8 @@ class ProgressReport(TrainerCallback):
         elif self.total_steps:
             parts.append(f"{_duration(self.total_seconds / self.total_steps * (max_steps - step))} left")
         loss = f"loss {_number(logs[f'{prefix}loss'])}"
-        terms = [(term, logs.get(f"{prefix}loss_{term}")) for term in _TERMS]
-        shown = ", ".join(f"{term} {_number(value)}" for term, value in terms if value is not None)
+        key = f"{prefix}loss_"
+        shown = ", ".join(f"{name[len(key) :]} {_number(v)}" for name, v in logs.items() if name.startswith(key))
         parts.append(f"{loss} ({shown})" if shown else loss)
         key = f"{prefix}level/"
         levels = [(name[len(key) :], value) for name, value in logs.items() if name.startswith(key)]

@@ -2,18 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import SFTConfig
 
+from .fields import one_of
+from .loss_terms import CONTRIBUTIONS, TERMS, LossArguments
 from .stages import COMPONENTS, STAGES
 
 
-CONTRIBUTIONS = ("contrastive", "literal", "none")
-
-
 @dataclass
-class GranulonSFTConfig(SFTConfig):
+class GranulonSFTConfig(LossArguments, SFTConfig):
     """
     `trl.SFTConfig` with the stage, and the weights of Granulon's loss terms (paper Eq. 2-3).
 
@@ -29,22 +27,6 @@ class GranulonSFTConfig(SFTConfig):
     stage: str = field(
         default="connector",
         metadata={"help": "Which components train.", "choices": list(STAGES)},
-    )
-    contribution: str = field(
-        default="contrastive",
-        metadata={
-            "help": "Contribution terms: `contrastive` contrasts a token's own question with earlier ones, `literal` "
-            "is -log p as the paper prints it (its optimum is p = 1 everywhere), `none` leaves them out.",
-            "choices": list(CONTRIBUTIONS),
-        },
-    )
-    pixel_loss_weight: float = field(default=0.1, metadata={"help": "lambda_d, the weight of L_pixel."})
-    semantic_loss_weight: float = field(default=0.1, metadata={"help": "lambda_t, the weight of L_semantic."})
-    controller_loss_weight: float = field(
-        default=1.0, metadata={"help": "lambda_c, the weight of L_controller where rows carry `granularity_labels`."}
-    )
-    contribution_queue_size: int = field(
-        default=256, metadata={"help": "Questions of earlier optimizer steps kept as negatives."}
     )
     module_learning_rates: dict | str | None = field(
         default=None,
@@ -66,9 +48,9 @@ class GranulonSFTConfig(SFTConfig):
         ):
             self.greater_is_better = False  # transformers knows only names that end with "loss"
         super().__post_init__()
-        _check_choice("stage", self.stage, STAGES)
-        _check_choice("contribution", self.contribution, CONTRIBUTIONS)
-        for name in ("pixel_loss_weight", "semantic_loss_weight", "controller_loss_weight"):
+        one_of("stage", self.stage, STAGES)
+        one_of("contribution", self.contribution, CONTRIBUTIONS)
+        for name in (term.weight for term in TERMS):
             if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be a finite number of at least 0, got {getattr(self, name)}.")
         if self.contribution_queue_size < 1:
@@ -77,7 +59,7 @@ class GranulonSFTConfig(SFTConfig):
                 'contribution terms, use `contribution="none"`.'
             )
         for name, rate in (self.module_learning_rates or {}).items():
-            _check_choice("module_learning_rates", name, COMPONENTS)
+            one_of("module_learning_rates", name, COMPONENTS)
             if not isinstance(rate, int | float) or not math.isfinite(rate) or rate < 0:
                 raise ValueError(f"`module_learning_rates[{name!r}]` must be a number of at least 0, got {rate!r}.")
         if self.enable_jit_checkpoint:
@@ -89,8 +71,3 @@ class GranulonSFTConfig(SFTConfig):
                 "`packing` and `padding_free` join rows in one sequence, but an image's slots and its question belong "
                 "to one row. Leave both off."
             )
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` got {value!r}, expected one of {list(choices)}.")

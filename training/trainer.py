@@ -35,7 +35,7 @@ from .adapters import base_fingerprint
 from .checkpoints import STAGING, explain_full_disk, find_fault, find_last_checkpoint, publish, write_manifest
 from .collator import GranulonDataCollator
 from .config import GranulonSFTConfig
-from .losses import ContributionQueue, contribution_loss, controller_loss, count_images, question_keys
+from .loss_terms import LossTerms
 from .stages import STAGES, base_of, component_of, count_parameters, format_counts, set_stage
 
 
@@ -43,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 QUEUE_FILE = "contribution_queue.safetensors"
 PROVENANCE_FILE = "granulon_training.json"
-TERMS = ("task", "pixel", "semantic", "controller")
 
 
 class GranulonSFTTrainer(SFTTrainer):
@@ -106,19 +105,9 @@ class GranulonSFTTrainer(SFTTrainer):
         self.provenance: dict[str, Any] = {}
         self._base_fingerprint = base_fingerprint(self.model) if isinstance(self.model, peft.PeftModel) else None
         self._set_stage()
-        config = base_of(self.model).config
-        self._queue = ContributionQueue(args.contribution_queue_size, config.controller_hidden_size)
-        self._queue.to(self.accelerator.device)
         self._callback = _StepCallback(self)
         self.add_callback(self._callback)
         self._staging: Path | None = None
-        self._step_counts = {"images": 0, "labels": 0}
-        self._seen: dict[str, Any] = {}  # what the current micro-batch's forward left: see `_add_terms`
-        self._new_questions: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._step_sums = self._zero_sums()
-        self._logged: list[torch.Tensor] = []  # a row of sums for each optimizer step since the last log
-        self._eval_sums: torch.Tensor | None = None
-        self._eval_levels = torch.zeros(0)
         self._step_batches: list[tuple[dict[str, Any], list[str] | None]] = []  # for `_stop_at_nan`
 
     # ------------------------------------------------------------------ what trains
@@ -126,16 +115,10 @@ class GranulonSFTTrainer(SFTTrainer):
     def _set_stage(self) -> None:
         args, core = self.args, base_of(self.model)
         set_stage(self.model, args.stage)
-        weights = {"pixel": args.pixel_loss_weight, "semantic": args.semantic_loss_weight}
-        heads = core.model.contribution_heads
-        can_contribute = args.contribution != "none" and any(p.requires_grad for p in heads.parameters())
-        self._term_weights = {name: weight for name, weight in weights.items() if can_contribute and weight > 0}
-        for name in set(weights) - set(self._term_weights):
-            heads[name].requires_grad_(False)  # nothing would give it a gradient
-        self._trains_controller = any(
-            parameter.requires_grad for parameter in component_of(self.model, "granularity_controller").parameters()
-        )
-        if (self._term_weights or self._trains_controller) and not core.config.turn_end_token_ids:
+        self.loss_terms = LossTerms(args, core, self.accelerator)
+        controller = component_of(self.model, "granularity_controller")
+        is_question_read = self.loss_terms.active or any(part.requires_grad for part in controller.parameters())
+        if is_question_read and not core.config.turn_end_token_ids:
             raise ValueError(
                 f"Stage {args.stage!r} needs the question, but this model's chat template does not mark the ends of "
                 "turns. Compose the model with `turn_end=` (the text that ends a user's turn), or train stage "
@@ -183,66 +166,8 @@ class GranulonSFTTrainer(SFTTrainer):
         """As the parent's; also counts what the loss terms of this optimizer step will be averaged over."""
         self._step_batches = []
         samples, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.zeros(2, dtype=torch.long, device=device)
-        for batch in samples:
-            counts += self._count(batch).to(device)
-        images, labels = self.accelerator.reduce(counts, "sum").tolist()
-        self._step_counts = {"images": images, "labels": labels}
+        self.loss_terms.begin_step(samples)
         return samples, num_items_in_batch
-
-    def _count(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Images with a contribution term, and rows with a controller term."""
-        config = base_of(self.model).config
-        images = count_images(config, batch["input_ids"])
-        if self.args.contribution == "contrastive" and bool(self._term_weights):
-            keys = question_keys(config, batch["input_ids"], batch["attention_mask"])
-            contributing = (images * self._queue.differs(keys).any(1)).sum()
-        else:
-            contributing = images.sum()
-        labels = batch.get("granularity_labels")
-        labelled = torch.zeros_like(contributing) if labels is None else ((labels.sum(1) > 0) & (images > 0)).sum()
-        return torch.stack([contributing, labelled])
-
-    def _add_terms(self, module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        """
-        A forward hook of `GranulonModel`: sums of the contribution terms over the images of the micro-batch.
-
-        The terms are computed inside the one forward, and 0 times their sum joins the hidden states, so that
-        data-parallel wrappers, which trace the forward's output, find every parameter in the graph once.
-        """
-        if self._seen:  # a second forward, for logits alone
-            return output
-        self._seen = {"output": output, "terms": {}}
-        if output.image_hidden_states is None:
-            if torch.is_grad_enabled():
-                output.last_hidden_state = output.last_hidden_state + _zero_of(module).to(output.last_hidden_state)
-            return output
-        config, input_ids = module.config, kwargs["input_ids"]
-        keys = question_keys(config, input_ids, kwargs["attention_mask"])
-        self._seen["keys"] = keys
-        images = count_images(config, input_ids)
-        row = torch.repeat_interleave(torch.arange(len(images), device=images.device), images)
-        grid = config.grid_of(*kwargs["pixel_values"].shape[-2:])
-        used, num_patches = module.count_slots(output.granularity, grid)[row], math.prod(grid)
-        tokens = {
-            "pixel": output.image_hidden_states[:, :num_patches],
-            "semantic": output.image_hidden_states[:, num_patches:],
-        }
-        negatives = is_negative = None
-        if self.args.contribution == "contrastive":
-            negatives, is_negative = self._queue.descriptors, self._queue.differs(keys)[row]
-        self._seen["num_images"] = len(row) if is_negative is None else is_negative.any(1).sum()
-        for column, (name, part) in enumerate(tokens.items()):
-            if name in self._term_weights:
-                is_used = torch.arange(part.shape[1], device=part.device) < used[:, column, None]
-                head = module.contribution_heads[name]
-                self._seen["terms"][name] = contribution_loss(
-                    head, part, is_used, row, output.question_descriptor, negatives, is_negative
-                ).sum()
-        if self._seen["terms"] and torch.is_grad_enabled():
-            total = torch.stack(list(self._seen["terms"].values())).sum()
-            output.last_hidden_state = output.last_hidden_state + (0 * total).to(output.last_hidden_state)
-        return output
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -250,141 +175,40 @@ class GranulonSFTTrainer(SFTTrainer):
         """See `trl.SFTTrainer.compute_loss`; the value is the weighted sum of all terms."""
         inputs = dict(inputs)
         labels, row_ids = inputs.pop("granularity_labels", None), inputs.pop("row_ids", None)
-        core, is_training = base_of(self.accelerator.unwrap_model(model)), self.model.training
-        self._seen = {}
-        handle = core.base_model.register_forward_hook(self._add_terms, with_kwargs=True)
-        try:
+        core, is_training = base_of(self.accelerator.unwrap_model(model)).base_model, self.model.training
+        with self.loss_terms.observe(core, inputs, labels) as batch:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        finally:
-            handle.remove()
         task = result[0] if return_outputs else result
-        seen, self._seen = self._seen, {}
-        output, sums = seen["output"], dict(seen["terms"])
-        weights = dict(self._term_weights)
-        has_image = output.granularity >= 0
-        if labels is not None and self._trains_controller and self.args.controller_loss_weight > 0:
-            labels = labels * has_image[:, None]
-            sums["controller"] = controller_loss(output.granularity_logits, labels).sum()
-            weights["controller"] = self.args.controller_loss_weight
-            seen["num_labels"] = (labels.sum(1) > 0).sum()
-
-        if is_training:
-            counts = self._step_counts
-            # gradients are averaged over ranks, and over micro-batches where nothing counted the step's tokens
-            scale = self.accelerator.num_processes
-            if num_items_in_batch is None:
-                scale *= self.current_gradient_accumulation_steps
-        else:
-            counts, scale = {name: int(seen.get(f"num_{name}", 0)) for name in ("images", "labels")}, 1
-        terms = {
-            name: value * scale / max(1, counts["labels" if name == "controller" else "images"])
-            for name, value in sums.items()
-        }
-        loss = task
-        for name, term in terms.items():
-            loss = loss + weights[name] * term.to(task)
-
-        levels = torch.bincount(output.granularity[has_image], minlength=len(core.config.levels))
-        zero = task.new_zeros(())
-        if is_training:
-            self._step_batches.append((inputs, row_ids))
-            if not bool(loss.detach().isfinite()):
-                values = {name: value.item() for name, value in {"task": task, **terms}.items()}
-                self._stop_at_nan("loss", values, self._step_batches[-1:])
-            logged = [task, *(terms.get(name, zero) for name in TERMS[1:])]
-            self._step_sums[: len(TERMS)] += torch.stack([value.detach().float() for value in logged])
-            self._step_sums[len(TERMS) :] += levels
-            if "keys" in seen and self.args.contribution == "contrastive" and self._term_weights:
-                self._new_questions.append((output.question_descriptor.detach(), seen["keys"]))
-        elif self._eval_sums is not None:
+        if not is_training:
+            loss, _ = self.loss_terms.add_to(task, batch)
             num_tokens = inputs["labels"][:, 1:].ne(-100).sum()
-            logged = [task * num_tokens, *(sums.get(name, zero) for name in TERMS[1:])]
-            sizes = [num_tokens, counts["images"], counts["images"], counts["labels"]]
-            self._eval_sums[0] += torch.stack([value.detach().float() for value in logged])
-            self._eval_sums[1] += torch.tensor([float(size) for size in sizes], device=task.device)
-            self._eval_levels += levels
+            self.loss_terms.record(batch, task * num_tokens, num_tokens, is_training=False)
+            return (loss, result[1]) if return_outputs else loss
+
+        # where the step's tokens were counted, `task` is the micro-batch's share of the step's mean, else its own mean
+        accumulation, is_share = self.current_gradient_accumulation_steps, num_items_in_batch is not None
+        num_parts = self.accelerator.num_processes * (1 if is_share else accumulation)
+        loss, terms = self.loss_terms.add_to(task, batch, num_parts)
+        self._step_batches.append((inputs, row_ids))
+        if not bool(loss.detach().isfinite()):
+            values = {name: value.item() for name, value in terms.items()}
+            self._stop_at_nan("loss", values, self._step_batches[-1:])
+        self.loss_terms.record(batch, task * (accumulation if is_share else 1), 1, is_training=True)
         return (loss, result[1]) if return_outputs else loss
-
-    def _zero_sums(self) -> torch.Tensor:
-        return torch.zeros(len(TERMS) + len(base_of(self.model).config.levels), device=self.accelerator.device)
-
-    def finish_step(self) -> None:
-        """
-        After an optimizer step: its questions join the queue, and its terms what is logged, both from all ranks. All
-        ranks agree whether to stop. Called by the trainer's own callback.
-        """
-        counts = self._step_counts
-        flag = torch.tensor([float(self._callback.is_signalled)], device=self._step_sums.device)
-        sums = self.accelerator.reduce(torch.cat([self._step_sums, flag]), "sum")
-        self._callback.is_terminated = bool(sums[-1] > 0)
-        sums[: len(TERMS)] /= self.accelerator.num_processes
-        sizes = [1, counts["images"], counts["images"], counts["labels"]]
-        for place, size in enumerate(sizes):
-            if size == 0:
-                sums[place] = math.nan  # no such term in this step
-        self._logged.append(sums[:-1])
-        self._step_sums = self._zero_sums()
-        if self._term_weights and self.args.contribution == "contrastive":
-            self._fill_queue()
-
-    def _fill_queue(self) -> None:
-        """Questions in the order in which a single process would have met them: micro-batch by micro-batch."""
-        new, self._new_questions = self._new_questions, []
-        width = self._queue.descriptors.shape[1]
-        device = self._queue.descriptors.device
-        descriptors = torch.cat([torch.zeros(0, width, device=device), *(values for values, _ in new)])
-        keys = torch.cat([torch.zeros(0, dtype=torch.long, device=device), *(values for _, values in new)])
-        order = torch.cat(
-            [torch.zeros(0, dtype=torch.long, device=device)]
-            + [torch.full((len(values),), place, device=device) for place, (_, values) in enumerate(new)]
-        )
-        if self.accelerator.num_processes > 1:
-            # ranks may hold different numbers of rows: padding has the key -1, which the queue leaves out
-            padded = [
-                self.accelerator.gather(self.accelerator.pad_across_processes(value, pad_index=index))
-                for value, index in ((descriptors, 0), (keys, -1), (order, len(new)))
-            ]
-            descriptors, keys, order = padded
-        order = order.argsort(stable=True)
-        self._queue.push(descriptors[order], keys[order])
 
     # ------------------------------------------------------------------ logs
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the parent's, with the mean of each term over the steps since the last log that had it, and levels."""
-        if self.model.training and self._logged:
-            steps = torch.stack(self._logged).cpu()
-            self._logged = []
-            for place, name in enumerate(TERMS):
-                values = steps[:, place]
-                values = values[~values.isnan()]
-                if len(values) and (name == "task" or name in self._term_weights or name == "controller"):
-                    logs[f"loss_{name}"] = values.mean().item()
-            levels = steps[:, len(TERMS) :].sum(0)
-            if levels.sum() > 0:
-                names = base_of(self.model).config.level_names
-                logs |= {
-                    f"level/{name}": value for name, value in zip(names, (levels / levels.sum()).tolist(), strict=True)
-                }
+        if self.model.training:
+            logs |= self.loss_terms.pop_logs()
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """As the parent's; adds each term's mean over the tokens, images or labelled rows of the whole data set."""
-        self._eval_sums = torch.zeros(2, len(TERMS), device=self.accelerator.device)
-        names = base_of(self.model).config.level_names
-        self._eval_levels = torch.zeros(len(names), device=self.accelerator.device)
-        try:
+        with self.loss_terms.evaluating() as metrics:
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-            sums, sizes = self.accelerator.reduce(self._eval_sums, "sum").tolist()
-            levels = self.accelerator.reduce(self._eval_levels, "sum")
-        finally:
-            self._eval_sums = None
-        for name, value, size in zip(TERMS, sums, sizes, strict=True):
-            if size > 0 and (name in ("task", "controller") or name in self._term_weights):
-                output.metrics[f"{metric_key_prefix}_loss_{name}"] = value / size
-        if levels.sum() > 0:
-            for name, share in zip(names, (levels / levels.sum()).tolist(), strict=True):
-                output.metrics[f"{metric_key_prefix}_level/{name}"] = share
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -465,7 +289,7 @@ class GranulonSFTTrainer(SFTTrainer):
         if checkpoint is not None:
             logger.warning("Resuming from %s.", checkpoint)
             if (checkpoint / QUEUE_FILE).is_file():
-                self._queue.load_state_dict(load_file(checkpoint / QUEUE_FILE))
+                self.loss_terms.queue.load_state_dict(load_file(checkpoint / QUEUE_FILE))
         with self._callback.catching_sigterm():
             result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint), **kwargs)
         if self._callback.is_terminated:
@@ -500,7 +324,7 @@ class GranulonSFTTrainer(SFTTrainer):
                     if best == final or best.exists():
                         self.state.best_model_checkpoint = str(best)
                 if is_writer:
-                    save_file(self._queue.state_dict(), staged / QUEUE_FILE)
+                    save_file(self.loss_terms.queue.state_dict(), staged / QUEUE_FILE)
                     self.state.save_to_json(str(staged / "trainer_state.json"))
                 self.accelerator.wait_for_everyone()
                 if is_writer:
@@ -624,18 +448,14 @@ class _StepCallback(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.finish_step()
+        trainer, accelerator = self.trainer, self.trainer.accelerator
+        trainer.loss_terms.finish_step()
+        flag = torch.tensor(float(self.is_signalled), device=accelerator.device)
+        self.is_terminated = bool(accelerator.reduce(flag, "sum") > 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.is_terminated:
             control.should_save = control.should_training_stop = True
-
-
-def _zero_of(module: Any) -> torch.Tensor:
-    """0, as a function of every trainable parameter outside the language model: a row without images uses none."""
-    children = [child for name, child in module.named_children() if name != "language_model"]
-    parameters = [p for child in children for p in child.parameters() if p.requires_grad]
-    return sum((0 * parameter.sum() for parameter in parameters), torch.zeros((), device=module.device))
 
 
 def _check_adapters(model: Any, args: GranulonSFTConfig, peft_config: Any) -> Any:

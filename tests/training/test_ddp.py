@@ -32,7 +32,7 @@ def train(output: Path, options: dict) -> None:
     metrics = trainer.evaluate()
     if trainer.accelerator.is_main_process:
         terms = {name: value for name, value in metrics.items() if "loss" in name}
-        result = {"log": logged(trainer, *NAMES), "keys": trainer._queue.keys.tolist(), "eval": terms}
+        result = {"log": logged(trainer, *NAMES), "keys": trainer.loss_terms.queue.keys.tolist(), "eval": terms}
         (output / "result.json").write_text(json.dumps(result))
     trainer.save_model(str(output / "final"))
 

@@ -14,7 +14,7 @@ from tiny import make_granulon, make_image, save_backbones
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import granulon.training.recipes
+import granulon.training.recipe
 from granulon.cli import main
 from granulon.training.recipes import RECIPES, build_arguments, dry_run, load_recipe, run_recipe, shipped_recipes
 
@@ -139,7 +139,7 @@ def test_numbers_in_scientific_notation_are_numbers_everywhere(tmp_path):
 
 
 def test_the_example_in_the_docstring_is_a_recipe():
-    example = granulon.training.recipes.__doc__.split("```yaml\n")[1].split("```")[0]
+    example = granulon.training.recipe.__doc__.split("```yaml\n")[1].split("```")[0]
     recipe = load_recipe({**yaml.safe_load(example), "stage": "lora"})  # `lora` is in it, too
     assert recipe.eval_data == 0.05 and recipe.callbacks["samples"]["questions"][0]["question"] == "What is this?"
 

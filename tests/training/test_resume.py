@@ -29,8 +29,8 @@ def assert_same_run(resumed, whole) -> None:
     for name, value in parameters_of(resumed).items():
         assert torch.equal(value, expected[name]), name
     assert repr(logged(resumed, *TERMS)) == repr(logged(whole, *TERMS))
-    assert torch.equal(resumed._queue.descriptors, whole._queue.descriptors)
-    assert torch.equal(resumed._queue.keys, whole._queue.keys)
+    assert torch.equal(resumed.loss_terms.queue.descriptors, whole.loss_terms.queue.descriptors)
+    assert torch.equal(resumed.loss_terms.queue.keys, whole.loss_terms.queue.keys)
 
 
 @pytest.mark.parametrize("stage", ["connector", "lora", "full"])

@@ -15,6 +15,7 @@ from training_tools import logged, make_rows, make_tame_granulon, make_trainer, 
 from trl import SFTConfig
 
 from granulon import GranulonSFTTrainer
+from granulon.training.loss_terms import Term
 from granulon.training.losses import count_images
 
 
@@ -68,7 +69,7 @@ def test_accumulation_changes_nothing(tmp_path: Path, contribution: str):
             max_grad_norm=0.0,
         )
         trainer.train()
-        runs.append((logged(trainer, "loss", *TERMS), parameters_of(trainer), trainer._queue))
+        runs.append((logged(trainer, "loss", *TERMS), parameters_of(trainer), trainer.loss_terms.queue))
     (loss_a, parameters_a, queue_a), (loss_b, parameters_b, queue_b) = runs
     torch.testing.assert_close(torch.tensor(loss_a), torch.tensor(loss_b), rtol=1e-4, atol=1e-5, equal_nan=True)
     assert queue_a.keys.tolist() == queue_b.keys.tolist()
@@ -76,11 +77,38 @@ def test_accumulation_changes_nothing(tmp_path: Path, contribution: str):
         torch.testing.assert_close(value, parameters_b[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_a_new_term_is_a_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The example of docs/training.md joins loss, logs and evaluation, whatever the micro-batches."""
+    block = Path(__file__).parents[2].joinpath("docs", "training.md").read_text().partition("### Add a loss term")[2]
+    names: dict = {}
+    exec(block.split("```python\n")[1].split("```")[0], names)
+    term = Term(
+        "entropy",
+        weight="semantic_loss_weight",  # a field that is there
+        trains="granularity_controller",
+        compute=names["entropy_term"],
+        count=names["count_rows_with_images"],
+    )
+    monkeypatch.setattr("granulon.training.loss_terms.TERMS", (term,))
+    runs = []
+    for micro, steps in ((2, 2), (4, 1)):
+        options = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": steps, "optim": "sgd"}
+        rows = make_rows(with_labels=False)
+        trainer = make_trainer(tmp_path, rows, **options, semantic_loss_weight=0.5, max_steps=2)
+        trainer.train()
+        runs.append(torch.tensor(logged(trainer, "loss", "loss_task", "loss_entropy")))
+    torch.testing.assert_close(*runs, rtol=1e-4, atol=1e-5)
+    total, task, entropy = runs[0].T
+    torch.testing.assert_close(total, task + 0.5 * entropy)
+    assert bool((entropy > 0).all() and (entropy <= math.log(4)).all())
+    assert trainer.evaluate(rows)["eval_loss_entropy"] > 0
+
+
 def test_terms_are_means_over_images_not_micro_batches(tmp_path: Path):
     """A loop over the model's own output: every image counts once, empty slots not at all, equal questions not."""
     trainer = make_trainer(tmp_path, per_device_train_batch_size=8, max_steps=2, learning_rate=0.0)
     trainer.train()
-    model, queue = trainer.model, trainer._queue
+    model, queue = trainer.model, trainer.loss_terms.queue
     assert len(queue) == 16
     batch = next(iter(trainer.get_eval_dataloader(make_rows(8))))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
