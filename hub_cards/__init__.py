@@ -2,10 +2,12 @@
 
 from .cards import check_card, render_card, render_directory, write_card
 from .licences import licences_of_parts
-from .push import plan_push, push_directory, push_pretrained
+from .plan import plan_push
+from .push import PushError, push_directory, push_pretrained
 
 
 __all__ = [
+    "PushError",
     "check_card",
     "licences_of_parts",
     "plan_push",

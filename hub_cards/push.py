@@ -1,273 +1,92 @@
-"""Publishing a model or an adapter: what is checked, what is sent, and one commit for all of it."""
+"""Publishing a model or an adapter: one commit, and where that fails a true word about what the Hub holds."""
 
-import fnmatch
+import hashlib
 import json
+import logging
 import re
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
-
-from .cards import RESULTS_FILE, TRAINING_LOG, check_card, read_checkpoint, read_results, render_directory
-from .cards import result_entries as render_results
-from .licences import (
-    HUB_ID,
-    PartLicence,
-    find_agreement,
-    is_hub_id,
-    licence_summary,
-    licences_of_parts,
-    notice_text,
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    get_token,
 )
-
-
-# What belongs to a model or an adapter. Everything else stays at home: optimizer state, pickles, logs, data.
-_SENT = (
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "adapter_model.safetensors",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.j*",
-    "*_granulon.py",
-    "*.md",
-    "*.png",
-    "*.jpg",
-    "LICEN[SC]E*",
-    "NOTICE*",
-    "USE_POLICY*",
-    TRAINING_LOG,
-    ".eval_results/*.yaml",
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
-_STALE = ("*.safetensors", "*.safetensors.index.json", "*_granulon.py")
-_IMPORT = re.compile(r"^from \.(\w+) import", re.MULTILINE)
+from huggingface_hub.hf_api import RepoFile
+
+from .cards import one_line, render_directory
+from .plan import PushPlan, matches, plan_push
 
 
-@dataclass
-class PushPlan:
+logger = logging.getLogger(__name__)
+
+_STALE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_STALE = (*_STALE_WEIGHTS, "*_granulon.py")
+# as well as what HTTP says: an upload and a download that failed, a reply that was cut short
+_FAILURES = (HTTPError, RuntimeError, LocalEntryNotFoundError, KeyError, json.JSONDecodeError)
+_PAUSES = (0, 2, 6)  # seconds before each look at a commit whose reply was lost: it may be on its way
+_ADVICE = {
+    401: "Your token is not accepted. Log in (`hf auth login`), or set HF_TOKEN to a token that may write.",
+    403: "Your token may not do this. Take one with write access to this repository, or another name for it.",
+    404: "Look at the name. If it is right, the repository is gone, or hidden from your token.",
+    409: "Another change is under way there. Push again.",
+    412: "Somebody else's commit came first. Look at it, then push again.",
+    413: "A file is larger than the Hub takes in one piece. Save with a smaller `max_shard_size`.",
+    429: "You have asked too often. Wait a few minutes, then push again.",
+}
+_LATER = "Push again later: files that have arrived are not sent twice."
+
+
+class PushError(OSError):
     """
+    A push that ended without a commit that is known of.
+
     Attributes:
-        files: path in the repository -> file here, or its content where it is made for the occasion.
-        left_out: files of the directory that are not sent.
-        faults: why it must not be sent as it is, one sentence each.
-        warnings: what its owner should know.
+        is_committed: False, or `None` where nobody could be asked.
     """
 
-    directory: Path
+    is_committed: bool | None = False
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """
+    What a branch on the Hub holds.
+
+    Attributes:
+        head: hash of its newest commit.
+        files: path -> hash of the content, SHA-256 where the Hub keeps it as LFS, else git's own.
+    """
+
     repo_id: str
-    is_adapter: bool
-    files: dict[str, Path | bytes] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    revision: str
+    head: str
+    files: dict[str, str]
 
-    def size_of(self, name: str) -> int:
-        """Bytes of a file that is to be sent."""
-        source = self.files[name]
-        return len(source) if isinstance(source, bytes) else source.stat().st_size
+    def __str__(self) -> str:
+        return f"{self.repo_id} ({self.revision})"
 
-
-def plan_push(
-    directory: str | Path,
-    repo_id: str,
-    *,
-    base_model: str | None = None,
-    include: Iterable[str] = (),
-    api: HfApi | None = None,
-) -> PushPlan:
-    """
-    Check a directory and list what would be sent; nothing is written, here or there.
-
-    Args:
-        base_model: for an adapter whose base was loaded from a directory: the Hub id that others load.
-        include: patterns of further files to send.
-        api: asks the Hub whether an adapter's base is there, and for licence texts that are missing here.
-
-    Raises:
-        ValueError: the directory holds neither a Granulon nor an adapter of one, or `repo_id` is no owner/name.
-    """
-    directory, api = Path(directory), api or HfApi()
-    if not HUB_ID.fullmatch(repo_id):
-        raise ValueError(f"{repo_id!r} is not the name of a repository. Write owner/name.")
-    checkpoint = read_checkpoint(directory)
-    plan = PushPlan(directory, repo_id, checkpoint.adapter is not None)
-    patterns = (*_SENT, *include)
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_file():
-            depth_fits = "/" not in name or any("/" in pattern for pattern in patterns)
-            if depth_fits and any(_matches(name, pattern) for pattern in patterns):
-                plan.files[name] = path
-            else:
-                plan.left_out.append(name)
-    _check_files(plan)
-    if checkpoint.adapter is not None:
-        _check_base(plan, checkpoint.adapter, base_model, api)
-    if checkpoint.config is None:
-        plan.faults.append(
-            f"The base model {checkpoint.adapter and checkpoint.adapter.get('base_model_name_or_path')!r} cannot be "
-            "read, so the terms of its parts are not known. Make it reachable, or name it: --base-model ID."
+    def is_at(self, contents: dict[str, Path | bytes], gone: Iterable[str]) -> bool:
+        """Whether it holds exactly these contents, and none of the files that should be gone."""
+        return not set(gone) & set(self.files) and all(
+            self.files.get(name) in _hashes(source) for name, source in contents.items()
         )
-    else:
-        bases = _card_bases(directory)
-        terms = licences_of_parts(checkpoint.config, bases, checkpoint.run.get("parts"))
-        _check_terms(plan, terms[1:] if plan.is_adapter else terms, api)
-    _add_card(plan, checkpoint.run, base_model)
-    if re.search(r'"(/|[A-Za-z]:\\\\|~/)[^"]*"', json.dumps(checkpoint.run)):
-        plan.warnings.append(f"{TRAINING_LOG} names paths of this machine; look whether you want to show them.")
-    return plan
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
-
-
-def _check_files(plan: PushPlan) -> None:
-    """Weights, processor and code are all there."""
-    names, directory = set(plan.files), plan.directory
-    wanted = {"processor_config.json", "tokenizer.json"}
-    if plan.is_adapter:
-        wanted |= {"adapter_model.safetensors"}
-    elif "model.safetensors.index.json" in names:
-        wanted |= set(json.loads((directory / "model.safetensors.index.json").read_text())["weight_map"].values())
-    else:
-        wanted |= {"model.safetensors"}
-    for config in ("config.json", "processor_config.json", "tokenizer_config.json"):
-        if config in names:
-            wanted |= _code_files(directory, json.loads((directory / config).read_text(encoding="utf-8")))
-    if missing := sorted(wanted - names):
-        plan.faults.append(
-            f"Files are missing: {', '.join(missing)}. Save model and processor into the directory with "
-            "`save_pretrained`, which brings the code along."
-        )
-
-
-def _code_files(directory: Path, config: Any) -> set[str]:
-    """The modules that `auto_map` names, and those that they import beside them."""
-    found: set[str] = set()
-    queue: list[str] = re.findall(r'"(\w+)\.\w+"', json.dumps(_auto_maps(config)))  # not `owner/name--module.Class`
-    while queue:
-        name = f"{queue.pop()}.py"
-        if name not in found:
-            found.add(name)
-            if (directory / name).exists():
-                queue += _IMPORT.findall((directory / name).read_text(encoding="utf-8"))
-    return found
-
-
-def _auto_maps(config: Any) -> list[Any]:
-    if not isinstance(config, dict):
-        return []
-    own = [config["auto_map"]] if "auto_map" in config else []
-    return own + [found for value in config.values() for found in _auto_maps(value)]
-
-
-def _check_base(plan: PushPlan, adapter: dict[str, Any], base_model: str | None, api: HfApi) -> None:
-    """An adapter names a base that others can load."""
-    base: Any = base_model or adapter.get("base_model_name_or_path")
-    if not is_hub_id(base):
-        plan.faults.append(
-            f"The adapter's base model is {base or 'not named'!r}, which others cannot load. Push the base first, "
-            "then name it: --base-model OWNER/NAME."
-        )
-        return
-    try:
-        api.model_info(base)
-    except (RepositoryNotFoundError, HfHubHTTPError) as error:
-        plan.faults.append(
-            f"The adapter's base model {base!r} is not on the Hub, or not for you ({type(error).__name__}). Push it "
-            "first, or name another: --base-model OWNER/NAME."
-        )
-    if base != adapter.get("base_model_name_or_path"):
-        content = json.dumps({**adapter, "base_model_name_or_path": base}, indent=2, sort_keys=True)
-        plan.files["adapter_config.json"] = content.encode()
-
-
-def _card_bases(directory: Path) -> list[str]:
-    try:
-        recorded = ModelCard.load(directory / "README.md").data.base_model
-    except (OSError, ValueError):
-        return []
-    return [recorded] if isinstance(recorded, str) else recorded or []
-
-
-def _check_terms(plan: PushPlan, terms: list[PartLicence], api: HfApi) -> None:
-    """Name, agreements and notices, as the parts' licences ask."""
-    name = plan.repo_id.split("/")[1]
-    for term in terms:
-        if term.name_prefix and not name.startswith(term.name_prefix):
-            plan.faults.append(
-                f"{term.label} comes from {term.origin}, whose licence wants the model's name to begin with "
-                f'"{term.name_prefix}": not {name!r} but, for example, {term.name_prefix + "-" + name!r}.'
-            )
-        if term.is_noncommercial:
-            plan.warnings.append(f"{term.label} comes from {term.origin}: no commercial use.")
-        if not term.origin:
-            plan.warnings.append(
-                f"{term.label}: where its weights come from is not recorded, so nothing was checked. Its terms: "
-                f"{term.terms} If it was trained from scratch, say so: `granulon card DIR --part "
-                f"{term.part.lower().replace(' ', '_')}=scratch`."
-            )
-        if term.text and term.origin and find_agreement(plan.directory, term) is None:
-            _fetch_agreement(plan, term, api)
-    if any(term.licence not in ("", "apache-2.0", "mit") for term in terms) and "LICENSE.md" not in plan.files:
-        plan.files["LICENSE.md"] = licence_summary(terms).encode()
-    if notice := notice_text(terms):
-        present = plan.directory / "NOTICE"
-        text = present.read_text(encoding="utf-8") if present.exists() else ""
-        missing = [line for line in notice.splitlines(keepends=True) if line.strip() not in text]
-        if missing:
-            plan.files["NOTICE"] = (text + "".join(missing)).encode()
-
-
-def _fetch_agreement(plan: PushPlan, term: PartLicence, api: HfApi) -> None:
-    """The agreement's text from the part's own repository; a fault where it cannot be had."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("LICENSE.md", "LICENSE.txt", "LICENSE"):
-            try:
-                path = Path(api.hf_hub_download(term.origin, name, local_dir=folder))
-            except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError):
-                continue
-            if find_agreement(path.parent, term) is not None:
-                suffix = path.suffix or ".txt"
-                plan.files[f"LICENSE-{term.part.split()[0].lower()}{suffix}"] = path.read_bytes()
-                return
-    plan.faults.append(
-        f"{term.label} comes from {term.origin}, whose licence wants a copy of the agreement beside the weights, and "
-        f"it could not be fetched. Put it there: `hf download {term.origin} --include 'LICENSE*' --local-dir FOLDER`, "
-        f"then copy it to {plan.directory}/LICENSE-{term.part.split()[0].lower()}.txt."
-    )
-
-
-def _add_card(plan: PushPlan, run: dict[str, Any], base_model: str | None) -> None:
-    """The card that is there, once it passes the checks, or a new one; usage examples name the repository."""
-    bases = {"base_models": [base_model]} if base_model else {}
-    if "README.md" in plan.files:
-        plan.faults += check_card(plan.directory)
-        text = (plan.directory / "README.md").read_text(encoding="utf-8")
-        if base_model and base_model not in text:
-            plan.warnings.append(f"The card does not name the base model {base_model}; a new one is sent instead.")
-            text = str(render_directory(plan.directory, plan.repo_id, **bases))
-    else:
-        text = str(render_directory(plan.directory, plan.repo_id, **bases))
-    plan.files["README.md"] = text.replace("path/to/this/directory", plan.repo_id).encode()
-    if entries := render_results(read_results(run.get("results"))):
-        plan.files[RESULTS_FILE.as_posix()] = entries.encode()
 
 
 def push_directory(
@@ -287,11 +106,12 @@ def push_directory(
     """
     Publish a model or an adapter in one commit: if the upload fails, the repository holds what it held before.
 
-    Weights, index and code of an earlier push that this one does not replace are deleted in the same commit.
+    Weights, index and code of an earlier push that this one does not replace are deleted in the same commit. A commit
+    of somebody else's that comes in between is not overwritten: the push is refused.
 
     Args:
         private: visibility of a repository that does not exist yet.
-        revision: branch; it is made where it does not exist.
+        revision: branch; where it does not exist it is made, from `main`.
         strict: False sends in spite of faults.
         plan: from `plan_push`, if you have made it already.
 
@@ -300,34 +120,17 @@ def push_directory(
 
     Raises:
         ValueError: the plan has faults, or the repository holds a model and this is an adapter, or the reverse.
+        PushError: the Hub refuses or cannot be reached. It says whether anything was committed.
     """
     api = HfApi(token=token)
     plan = plan or plan_push(directory, repo_id, base_model=base_model, include=include, api=api)
     if strict and plan.faults:
         raise ValueError("nothing was sent.\n- " + "\n- ".join(plan.faults))
-    try:
-        present = api.list_repo_files(repo_id, revision=revision)
-    except HfHubHTTPError:  # no such repository or branch yet
-        present = []
-    other = "config.json" if plan.is_adapter else "adapter_config.json"
-    if other in present:
-        kinds = ("model", "an adapter") if plan.is_adapter else ("adapter", "a model")
-        raise ValueError(
-            f"{repo_id} holds a {kinds[0]}, and this is {kinds[1]}; loaders would mix the two. Choose another name."
-        )
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    if revision is not None and not revision.startswith("refs/pr"):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    operations: list[Any] = [CommitOperationAdd(name, source) for name, source in plan.files.items()]
-    operations += [
-        CommitOperationDelete(name)
-        for name in present
-        if name not in plan.files and any(_matches(name, pattern) for pattern in _STALE)
-    ]
+    branch = _open_branch(api, repo_id, revision, plan.is_adapter, private)
     what = "adapter" if plan.is_adapter else "model"
-    options: dict[str, Any] = {"revision": revision, "run_as_future": run_as_future}
     message = commit_message or f"Upload {what}, processor, code and card"
-    return api.create_commit(repo_id, operations, commit_message=message, **options)
+    arguments = (api, branch, plan.files, _STALE, {"commit_message": message})
+    return api.run_as_future(_commit, *arguments) if run_as_future else _commit(*arguments)
 
 
 def push_pretrained(
@@ -343,31 +146,232 @@ def push_pretrained(
     max_shard_size: int | str | None = "50GB",
     tags: list[str] | None = None,
 ) -> Any:
-    """`PreTrainedModel.push_to_hub` with our card in place of the library's stub; a card that people wrote is kept."""
+    """
+    `PreTrainedModel.push_to_hub` with our card in place of the library's stub; a card that people wrote is kept.
+
+    Raises:
+        ValueError, PushError: as `push_directory`.
+    """
     api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    with tempfile.TemporaryDirectory() as folder:
+    if "/" not in repo_id:
+        with _explained(api, repo_id):
+            repo_id = f"{api.whoami()['name']}/{repo_id}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
-        if not _has_card(api, repo_id, revision):
+        branch = _open_branch(api, repo_id, revision, not (folder / "config.json").exists(), private)
+        if not _has_card(api, branch):
             card = render_directory(folder, repo_id, title=repo_id.split("/")[-1])
             card.data["tags"] = list(dict.fromkeys([*card.data["tags"], *(tags or [])]))
-            card.save(Path(folder) / "README.md")
-        if revision is not None and not revision.startswith("refs/pr"):
+            card.save(folder / "README.md")
+        files: dict[str, Path | bytes] = {
+            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+        words = {"commit_message": commit_message or "Upload model", "commit_description": commit_description}
+        return _commit(api, branch, files, _STALE_WEIGHTS, {**words, "create_pr": create_pr})
+
+
+# ---------------------------------------------------------------------- what the Hub holds
+
+
+def _open_branch(api: HfApi, repo_id: str, revision: str | None, is_adapter: bool, private: bool | None) -> _Branch:
+    """The branch that is to be written; repository and branch are made where they are missing."""
+    revision = revision or "main"
+    with _explained(api, repo_id):
+        try:
+            branch = _look(api, repo_id, revision)
+        except RevisionNotFoundError:
+            branch = _look(api, repo_id, "main")
+        if branch is None:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            branch = _look(api, repo_id, "main")
+            if branch is None:
+                raise PushError(f"{repo_id} exists, but is hidden from your token. Nothing was sent.")
+        _refuse_mixing(branch, is_adapter)
+        if branch.revision != revision:  # a new branch holds what `main` holds
+            if revision.startswith("refs/"):
+                raise ValueError(f"{repo_id} has no {revision}. Open the pull request first, or name a branch.")
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            commit_message=commit_message or "Upload model",
-            commit_description=commit_description,
-            revision=revision,
-            create_pr=create_pr,
+            branch = _look(api, repo_id, revision)
+            assert branch is not None
+            _refuse_mixing(branch, is_adapter)
+        return branch
+
+
+def _look(api: HfApi, repo_id: str, revision: str) -> _Branch | None:
+    """
+    `None` where there is no such repository. Every other refusal is an error: what cannot be seen is not empty. (The
+    library calls it "not found", too, when a token is missing or a repository is gated.)
+    """
+    try:
+        head = str(api.model_info(repo_id, revision=revision).sha)
+        entries = list(api.list_repo_tree(repo_id, recursive=True, revision=head))
+    except RepositoryNotFoundError as error:
+        if isinstance(error, GatedRepoError) or error.response.status_code != 404:
+            raise
+        return None
+    files = {e.path: e.lfs.sha256 if e.lfs else e.blob_id for e in entries if isinstance(e, RepoFile)}
+    return _Branch(repo_id, revision, head, files)
+
+
+def _refuse_mixing(branch: _Branch, is_adapter: bool) -> None:
+    if ("config.json" if is_adapter else "adapter_config.json") in branch.files:
+        kinds = ("model", "an adapter") if is_adapter else ("adapter", "a model")
+        raise ValueError(
+            f"{branch} holds a {kinds[0]}, and this is {kinds[1]}; loaders would mix the two. Choose another name."
         )
 
 
-def _has_card(api: HfApi, repo_id: str, revision: str | None) -> bool:
-    """Whether the repository has a card that says something; the library's stub names no task."""
-    try:
-        path = api.hf_hub_download(repo_id, "README.md", revision=revision)
-        return ModelCard.load(path).data.pipeline_tag is not None
-    except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError):
+def _has_card(api: HfApi, branch: _Branch) -> bool:
+    """Whether the branch has a card that says something; the library's stub names no task."""
+    if "README.md" not in branch.files:
         return False
+    with _explained(api, branch.repo_id):
+        path = api.hf_hub_download(branch.repo_id, "README.md", revision=branch.head)
+    try:
+        return ModelCard.load(path).data.pipeline_tag is not None
+    except ValueError:
+        return False
+
+
+def _hashes(source: Path | bytes) -> tuple[str, str]:
+    """SHA-256 of a content, and the hash that git gives it."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    sha256, sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size)
+    for block in [source] if isinstance(source, bytes) else _blocks(source):
+        sha256.update(block)
+        sha1.update(block)
+    return sha256.hexdigest(), sha1.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
+# ---------------------------------------------------------------------- the commit, and what to say when it fails
+
+
+def _commit(
+    api: HfApi, before: _Branch, files: dict[str, Path | bytes], stale: Iterable[str], options: dict[str, Any]
+) -> CommitInfo:
+    """One commit on top of `before`; the Hub refuses it where the branch has moved on."""
+    gone = [name for name in before.files if name not in files and any(matches(name, pattern) for pattern in stale)]
+    operations: list[Any] = [CommitOperationAdd(name, source) for name, source in files.items()]
+    operations += [CommitOperationDelete(name) for name in gone]
+    options = {"revision": before.revision, "parent_commit": before.head, **options}
+    try:
+        with _few_lines():
+            return api.create_commit(before.repo_id, operations, **options)
+    except _FAILURES as failure:
+        error = _root(failure)
+    if not _may_have_committed(error):
+        raise _push_error(api, before, error, False, "Nothing of this push was committed.")
+    if options.get("create_pr"):
+        place = f"{api.endpoint}/{before.repo_id}/discussions"
+        raise _push_error(api, before, error, None, f"Whether the pull request was opened is not known: see {place}.")
+    now = _look_again(api, before)
+    place = f"{api.endpoint}/{before.repo_id}/commits/{before.revision}"
+    if now is None:
+        said = f"Whether it was committed is not known, for the Hub does not say: see {place}."
+        raise _push_error(api, before, error, None, said)
+    if now.head == before.head:
+        said = f"Nothing of this push was committed: the branch is still at {now.head[:8]}."
+        raise _push_error(api, before, error, False, said)
+    if not now.is_at(files, gone):
+        said = f"The branch has moved from {before.head[:8]} to {now.head[:8]}, which is not this push: see {place}."
+        raise _push_error(api, before, error, None, said)
+    logger.warning("The Hub's reply was lost, but the commit is there: %s", now.head)
+    url = f"{api.endpoint}/{before.repo_id}/commit/{now.head}"
+    return CommitInfo(url, options["commit_message"], options.get("commit_description") or "", now.head)
+
+
+def _look_again(api: HfApi, before: _Branch) -> _Branch | None:
+    """The branch once it has moved, or when patience is at its end; `None` where the Hub does not answer."""
+    now = None
+    for pause in _PAUSES:
+        time.sleep(pause)
+        try:
+            now = _look(api, before.repo_id, before.revision)
+        except _FAILURES:
+            continue
+        if now is not None and now.head != before.head:
+            break
+    return now
+
+
+def _may_have_committed(error: Exception) -> bool:
+    """Whether the request for the commit was sent, and not refused."""
+    if isinstance(error, RuntimeError) or type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+        return False  # an upload that failed, or no connection at all
+    status = _status(error)
+    if status is not None and 400 <= status < 500 and status != 408:
+        return False
+    try:
+        return "/commit/" in error.request.url.path  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # a reply that was cut short: to what is not known
+        return True
+
+
+def _root(error: Exception) -> Exception:
+    """What HTTP said, where the library wraps it in an error of its own."""
+    cause = error.__cause__
+    return cause if isinstance(cause, HTTPError) and not isinstance(error, HTTPError) else error
+
+
+def _status(error: Exception) -> int | None:
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+
+
+@contextmanager
+def _explained(api: HfApi, target: Any) -> Iterator[None]:
+    """Errors of what comes before the commit, in a few lines."""
+    try:
+        with _few_lines():
+            yield
+    except _FAILURES as failure:
+        error = _root(failure)
+    else:
+        return
+    raise _push_error(api, target, error, False, "Nothing of this push was committed.")
+
+
+def _push_error(api: HfApi, target: Any, error: Exception, is_committed: bool | None, said: str) -> PushError:
+    """What happened, what is there now, what to do: three lines, none of which repeats a secret."""
+    status = _status(error)
+    if isinstance(error, HfHubHTTPError):
+        words = error.server_message or ""
+        reason = f"The Hub refused the push to {target}: {status} {error.response.reason_phrase}"
+        reason += f" ({_harmless(api, words)})" if words else ""
+    else:
+        reason = f"The push to {target} failed: {type(error).__name__} ({_harmless(api, error)})"
+    found = PushError(f"{reason}.\n{said}\n{_ADVICE.get(status or 0, _LATER)}")
+    found.is_committed = is_committed
+    return found
+
+
+def _harmless(api: HfApi, text: Any) -> str:
+    """A server's words on one line, without tokens and signed addresses that it may echo."""
+    text = str(text)
+    for token in (api.token, get_token()):
+        text = text.replace(token, "hf_***") if isinstance(token, str) and token else text
+    text = re.sub(r"hf_\w{4,}|(?<=[Bb]earer )\S+|(?<=\?)\S*=\S*", "***", text)
+    return one_line(text, 300).rstrip(".")
+
+
+@contextmanager
+def _few_lines() -> Iterator[None]:
+    """The library logs two lines for each retry, with signed addresses: one line in all says as much."""
+    client, heard = logging.getLogger("huggingface_hub.utils._http"), []
+
+    def is_first(record: logging.LogRecord) -> bool:
+        heard.append(record)
+        record.msg, record.args = "The Hub does not answer as it should; trying again for a while ...", ()
+        return len(heard) == 1
+
+    client.addFilter(is_first)
+    try:
+        yield
+    finally:
+        client.removeFilter(is_first)

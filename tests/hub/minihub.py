@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 import urllib.parse
 from collections.abc import Callable
@@ -44,7 +45,8 @@ class MiniHub:
         url: for `HF_ENDPOINT`.
         repos: by owner/name.
         requests: method and path of each request, in order.
-        refusals: called with method and path; what it returns, unless `None`, is the status of the answer.
+        refusals: called with method and path; what it returns, unless `None`, is the status of the answer. The words
+            "cut" and "lost" cut the connection before and after the request is carried out.
     """
 
     def __init__(self) -> None:
@@ -52,7 +54,7 @@ class MiniHub:
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.unknown: list[tuple[str, str]] = []
-        self.refusals: Callable[[str, str], int | None] = lambda method, path: None
+        self.refusals: Callable[[str, str], int | str | None] = lambda method, path: None
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -102,11 +104,19 @@ def _entry(path: str, content: bytes) -> dict[str, Any]:
 def _handler_of(hub: MiniHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer goes in one packet; in two, the second waits 40 ms for the first
+        is_lost = False  # the answer
 
         def log_message(self, *args: Any) -> None:
             pass
 
+        def cut(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
         def answer(self, content: Any, status: int = 200, **headers: Any) -> None:
+            if self.is_lost:
+                return self.cut()
             is_raw = isinstance(content, bytes)
             body = content if is_raw else json.dumps(content).encode()
             self.send_response(status)
@@ -124,8 +134,12 @@ def _handler_of(hub: MiniHub) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             hub.requests.append((self.command, path))
             try:
-                if (status := hub.refusals(self.command, path)) is not None:
-                    raise _Refusal(status, "Refused")
+                fault = hub.refusals(self.command, path)
+                if isinstance(fault, int):
+                    raise _Refusal(fault, "Refused")
+                if fault == "cut":
+                    return self.cut()
+                self.is_lost = fault == "lost"
                 is_open = self.command in ("GET", "HEAD") or path.startswith("/_lfs/")
                 if not is_open and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                     raise _Refusal(401, "Unauthorized")
@@ -136,7 +150,9 @@ def _handler_of(hub: MiniHub) -> type[BaseHTTPRequestHandler]:
                 hub.unknown.append((self.command, path))
                 raise _Refusal(404, "NotFound")
             except _Refusal as refusal:
-                self.answer({"error": refusal.code}, refusal.status, X_Error_Code=refusal.code)
+                # a careless server repeats what it was sent
+                words = f"{refusal.code}: {self.headers.get('Authorization')} will not do"
+                self.answer({"error": words}, refusal.status, X_Error_Code=refusal.code)
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
 
@@ -207,6 +223,8 @@ def _handler_of(hub: MiniHub) -> type[BaseHTTPRequestHandler]:
                 key, value = operation["key"], operation["value"]
                 if key == "header":
                     message = value["summary"]
+                    if value.get("parentCommit", sha) != sha:
+                        raise _Refusal(412, "ParentCommitMoved")
                 elif key == "file":
                     files[value["path"]] = base64.b64decode(value["content"])
                 elif key == "lfsFile":
@@ -277,19 +295,20 @@ def _handler_of(hub: MiniHub) -> type[BaseHTTPRequestHandler]:
                 self.answer(content, **headers)
 
     name = r"([\w.-]+/[\w.-]+)"
+    revision = r"(refs/pr/\d+|[^/]+)"
     _ROUTES: list[tuple[str, Callable[..., None]]] = [
         (r"/api/whoami-v2", Handler.whoami),
         (r"/api/repos/create", Handler.create),
         (r"/api/validate-yaml", Handler.validate),
         (rf"/api/models/{name}/branch/(.+)", Handler.branch),
-        (rf"/api/models/{name}/preupload/([^/]+)", Handler.preupload),
-        (rf"/api/models/{name}/commit/([^/]+)", Handler.commit),
+        (rf"/api/models/{name}/preupload/{revision}", Handler.preupload),
+        (rf"/api/models/{name}/commit/{revision}", Handler.commit),
         (rf"/api/models/{name}/refs", Handler.refs),
-        (rf"/api/models/{name}/tree/([^/]+)(/.*)?", Handler.tree),
-        (rf"/api/models/{name}/paths-info/([^/]+)", Handler.paths_info),
-        (rf"/api/models/{name}(?:/revision/([^/]+))?", Handler.info),
+        (rf"/api/models/{name}/tree/{revision}(/.*)?", Handler.tree),
+        (rf"/api/models/{name}/paths-info/{revision}", Handler.paths_info),
+        (rf"/api/models/{name}(?:/revision/{revision})?", Handler.info),
         (rf"/{name}\.git/info/lfs/objects/batch", Handler.batch),
         (r"/_lfs/([0-9a-f]{64})", Handler.upload),
-        (rf"/{name}/resolve/([^/]+)/(.+)", Handler.file),
+        (rf"/{name}/resolve/{revision}/(.+)", Handler.file),
     ]
     return Handler
