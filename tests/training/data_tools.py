@@ -31,3 +31,16 @@ def simple_rows(count: int) -> list[dict[str, Any]]:
         chat_row(f"What is {index}?", f"it is {'x' * (index % 3)}{index}", image=f"{index % 6}.png")
         for index in range(count)
     ]
+
+
+def texts(row: dict) -> list[tuple[str, list[str]]]:
+    """Roles with the parts of their turns; an image as its mark."""
+    chat = row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
+    return [
+        (turn["role"], [part["text"] if part["type"] == "text" else "[image]" for part in turn["content"]])
+        for turn in chat
+    ]
+
+
+def pixels(row: dict) -> list[bytes]:
+    return [image.convert("RGB").tobytes() for image in row["images"]]

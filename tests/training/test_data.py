@@ -1,39 +1,16 @@
 """Readers of training data: every form gives the same rows, and every bad row is named with its reason."""
 
-import json
 from pathlib import Path
 
-import datasets
 import pytest
-from data_tools import chat_row, simple_rows, write_chat
+from data_tools import chat_row, pixels, simple_rows, texts, write_chat
 from datasets import Dataset
-from tiny import make_granulon, make_image
+from tiny import make_image
 
 from granulon.training.data import BadRowError, combine, load_training_data, split_by_image
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """What is remembered of images and of tables stays in the test's folder."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return make_granulon()[1]
-
-
-def texts(row: dict) -> list[tuple[str, list[str]]]:
-    """Roles with the parts of their turns; an image as its mark."""
-    chat = row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
-    return [
-        (turn["role"], [part["text"] if part["type"] == "text" else "[image]" for part in turn["content"]])
-        for turn in chat
-    ]
-
-
-def pixels(row: dict) -> list[bytes]:
-    return [image.convert("RGB").tobytes() for image in row["images"]]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_chat_json_single_turns(tmp_path):
@@ -123,54 +100,12 @@ def test_too_many_bad_rows_stop(tmp_path):
         load_training_data(folder, on_bad_row="skip", max_bad_rows=3)
 
 
-def test_an_image_that_changed_is_checked_again(tmp_path):
-    folder = write_chat(tmp_path / "photos", simple_rows(2))
-    load_training_data(folder)
-    (folder / "images" / "1.png").write_bytes(b"broken")
-    with pytest.raises(BadRowError, match="row 1"):
-        load_training_data(folder)
-
-
 def test_no_usable_row(tmp_path):
     folder = write_chat(tmp_path / "photos", [chat_row("Q?", "a", image="absent.png")])
     with pytest.raises(ValueError, match="no usable row"):
         load_training_data(folder, on_bad_row="skip")
     with pytest.raises(ValueError, match="no images"):
         load_training_data(write_chat(tmp_path / "text", [chat_row("Q?", "a")]))
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_labels_and_levels_are_kept(tmp_path, processor, streaming):
-    weights = [0.5, 0.25, 0.125, 0.125]
-    rows = [
-        chat_row("A?", "a", image="0.png", granularity_labels=weights),
-        chat_row("B?", "b", image="1.png", granularity=processor.level_names[2]),
-        chat_row("C?", "c", image="2.png"),
-    ]
-    data = load_training_data(write_chat(tmp_path / "photos", rows), streaming=streaming, processor=processor)
-    read = list(data.dataset)
-    assert [row["granularity_labels"] for row in read] == [weights, None, None]
-    assert [row["granularity"] for row in read] == [-1, 2, -1]
-
-
-def test_labels_are_rebinned_to_the_models_levels(tmp_path, processor):
-    rows = [chat_row("A?", "a", image="0.png", granularity_labels=[0.5, 0.5, 0, 0, 0, 0, 0.0, 0.0])]
-    data = load_training_data(write_chat(tmp_path / "photos", rows), processor=processor)
-    assert data.dataset[0]["granularity_labels"] == [1.0, 0.0, 0.0, 0.0]
-
-
-def test_bad_labels_and_reserved_tokens_are_bad_rows(tmp_path, processor):
-    rows = [
-        chat_row("A?", "a", image="0.png"),
-        chat_row("B?", "b", image="0.png", granularity_labels=[0.5, 0.1, 0.1, 0.1]),
-        chat_row("C?", "c", image="0.png", granularity="microscopic"),
-        chat_row(f"D{processor.image_token}?", "d", image="0.png"),
-    ]
-    folder = write_chat(tmp_path / "photos", rows)
-    data = load_training_data(folder, on_bad_row="skip", processor=processor)
-    found = dict(data.bad_rows.rows)
-    assert sorted(found) == [1, 2, 3]
-    assert "granularity_labels" in found[1] and "'microscopic'" in found[2] and "reserved" in found[3]
 
 
 def test_streaming_equals_reading_at_once(tmp_path):
@@ -193,59 +128,6 @@ def test_fingerprint_follows_the_content(tmp_path):
     assert load_training_data(write_chat(tmp_path / "d", rows[::-1])).fingerprint != first
     make_image(99).save(tmp_path / "b" / "images" / "2.png")
     assert load_training_data(tmp_path / "b").fingerprint != first
-
-
-def test_other_forms_give_the_same_rows(tmp_path):
-    folder = write_chat(tmp_path / "photos", simple_rows(3))
-    expected = [(texts(row), pixels(row)) for row in load_training_data(folder).dataset]
-
-    def check(source, **options):
-        data = load_training_data(source, **options)
-        assert [(texts(row), pixels(row)) for row in data.dataset] == expected
-
-    plain = [(f"What is {index}?", f"it is {'x' * (index % 3)}{index}") for index in range(3)]
-    images = [make_image(index) for index in range(3)]
-    check(
-        Dataset.from_list(
-            [
-                {
-                    "messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}],
-                    "images": [image],
-                }
-                for (q, a), image in zip(plain, images, strict=True)
-            ]
-        )
-    )
-    split = Dataset.from_list(
-        [{"prompt": q, "completion": a, "image": image} for (q, a), image in zip(plain, images, strict=True)]
-    )
-    check(split)
-    split.to_parquet(tmp_path / "rows.parquet")
-    check(tmp_path / "rows.parquet")
-    split.save_to_disk(tmp_path / "saved")
-    check(tmp_path / "saved")
-    lines = [{"question": q, "caption": a, "image": f"{place}.png"} for place, (q, a) in enumerate(plain)]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("\n".join(json.dumps(line) for line in lines))
-    check(file, images=folder / "images", columns={"answer": "caption"})
-
-
-def test_captions_get_a_question(tmp_path):
-    rows = Dataset.from_list([{"image": make_image(0), "caption": "a dog"}])
-    data = load_training_data(rows, columns={"answer": "caption"}, question="Describe the image.")
-    assert texts(data.dataset[0]) == [("user", ["[image]", "Describe the image."]), ("assistant", ["a dog"])]
-
-
-def test_surgical_lines(tmp_path):
-    make_image(0).save(tmp_path / "0.png")
-    good = {"image": "0.png", "question": "Which phase?", "answer": "dissection", "task": "phase"}
-    lines = [good, {**good, "task": "weather"}, {"question": "Q?", "answer": "a", "task": "instrument"}]
-    file = tmp_path / "frames.jsonl"
-    file.write_text("\n".join([json.dumps(line) for line in lines] + ["{not json"]))
-    data = load_training_data(file, format="surgical", on_bad_row="skip")
-    assert data.dataset["task"][:] == ["phase"]
-    found = dict(data.bad_rows.rows)
-    assert "'weather'" in found[1] and "no image" in found[2] and "not JSON" in found[3]
 
 
 def test_holding_out_by_image(tmp_path):
