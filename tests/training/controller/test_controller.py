@@ -427,7 +427,7 @@ def test_a_broken_corpus_leaves_nothing(trained: Path, tmp_path: Path):
 
 # ---------------------------------------------------------------------- the controller that is shipped
 
-SHIPPED = Path(__file__).parents[2] / "examples" / "controllers" / "smollm2"
+SHIPPED = Path(__file__).parents[3] / "examples" / "controllers" / "smollm2"
 
 
 def test_the_shipped_controller_reaches_its_targets_on_paper():

@@ -1,6 +1,7 @@
 """Ranking feedback: the loss worked by hand, scores against a slow loop, and a model for which levels truly matter."""
 
 import argparse
+import importlib
 import json
 import math
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 
 from transformers import AutoModelForImageTextToText
 
-from granulon.training.controller import add_controller_arguments, run_controller_stage
-from granulon.training.feedback import (
+from granulon.training.controller import add_controller_arguments, feedback, run_controller_stage
+from granulon.training.controller.feedback import (
     LevelScores,
     evaluate_choices,
     fit_ranking,
@@ -219,3 +220,8 @@ def test_the_command_learns_from_a_folder(tmp_path: Path, capsys: pytest.Capture
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "new").state_dict()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, again[name])}
     assert moved and all("granularity_controller" in name for name in moved)
+
+
+def test_the_former_module_names_the_same_functions():
+    former = importlib.import_module("granulon.training.feedback")
+    assert all(getattr(former, name) is getattr(feedback, name) for name in former.__all__)
