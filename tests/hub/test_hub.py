@@ -271,9 +271,9 @@ def test_the_command_lists_and_sends_what_others_need_and_nothing_else(hub: Mini
 
 def test_an_adapter_needs_a_base_that_others_can_load(hub: MiniHub, pushed: dict[str, Any]):
     said = pushed["said"]
-    assert said["local_base"]["status"] == 2 and "--base-model" in said["local_base"]["err"]
-    assert said["no_base"]["status"] == 2 and "org/nowhere" in said["no_base"]["err"]
-    assert said["mixed"]["status"] == 2 and "would mix the two" in said["mixed"]["err"]
+    assert said["local_base"]["status"] == 1 and "--base-model" in said["local_base"]["err"]
+    assert said["no_base"]["status"] == 1 and "org/nowhere" in said["no_base"]["err"]
+    assert said["mixed"]["status"] == 1 and "would mix the two" in said["mixed"]["err"]
     assert "org/other" not in hub.repos
     assert said["adapter"]["status"] == 0, said["adapter"]["err"]
     files = hub.repos["org/adapter"].files()
@@ -288,14 +288,14 @@ def test_licences_of_the_parts_are_met_or_the_push_is_refused(hub: MiniHub, push
     assert said["dino"]["status"] == 0, said["dino"]["err"]
     files = hub.repos["org/dino"].files()
     assert files["LICENSE-vision.md"] == AGREEMENT.encode() and b"Built with DINOv3" in files["NOTICE"]
-    assert said["llama"]["status"] == 2 and "org/granulon-llama" not in hub.repos
+    assert said["llama"]["status"] == 1 and "org/granulon-llama" not in hub.repos
     assert 'begin with "Llama"' in said["llama"]["err"] and "hf download" in said["llama"]["err"]
 
 
 def test_a_failure_in_the_middle_leaves_what_was_there(hub: MiniHub, pushed: dict[str, Any]):
     for name in ("broken_upload", "broken_commit"):
         said = pushed["said"][name]
-        assert said["status"] == 2 and "Traceback" not in said["err"] and "committed" in said["err"], said
+        assert said["status"] == 1 and "Traceback" not in said["err"] and "committed" in said["err"], said
     assert not hub.repos["org/broken-upload"].files()
     sent = hub.repos["org/sent"].files("v1")["model.safetensors"]
     assert sent == (pushed["work"] / "model" / "model.safetensors").read_bytes()

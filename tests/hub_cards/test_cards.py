@@ -144,7 +144,7 @@ def test_an_adapter_s_card_says_how_to_load_it():
 
 def test_the_command_writes_checks_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture):
     GranulonConfig().save_pretrained(tmp_path)
-    assert main(["card", str(tmp_path), "--check"]) == 2 and "There is no card" in capsys.readouterr().err
+    assert main(["card", str(tmp_path), "--check"]) == 1 and "There is no card" in capsys.readouterr().err
     assert main(["card", str(tmp_path), "--print"]) == 0 and "pipeline_tag" in capsys.readouterr().out
     assert not (tmp_path / "README.md").exists()
     assert main(["card", str(tmp_path), "--part", "vision_encoder=scratch", "--repo-id", "me/model"]) == 0
@@ -153,9 +153,9 @@ def test_the_command_writes_checks_and_prints(tmp_path: Path, capsys: pytest.Cap
     assert json.loads((tmp_path / "granulon_training.json").read_text())["parts"] == {"vision_encoder": "scratch"}
     (tmp_path / "README.md").write_text("---\nlibrary_name: peft\n---\n# stub\n")
     capsys.readouterr()
-    assert main(["card", str(tmp_path), "--check"]) == 2
+    assert main(["card", str(tmp_path), "--check"]) == 1
     error = capsys.readouterr().err
     assert "`library_name` is 'peft'" in error and "lacks `pipeline_tag`" in error and "custom_code" in error
-    assert main(["card", str(tmp_path), "--part", "ears=scratch"]) == 2 and "ears" in capsys.readouterr().err
+    assert main(["card", str(tmp_path), "--part", "ears=scratch"]) == 1 and "ears" in capsys.readouterr().err
     (tmp_path / "granulon_training.json").write_text('{"cut')
-    assert main(["card", str(tmp_path)]) == 2 and "not valid JSON" in capsys.readouterr().err
+    assert main(["card", str(tmp_path)]) == 1 and "not valid JSON" in capsys.readouterr().err

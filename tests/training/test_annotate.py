@@ -394,12 +394,3 @@ def test_the_prompt_names_the_levels_in_order():
     prompt = build_prompt({"far": "all of it", "near": "bits"})
     assert prompt.index("- far: all of it") < prompt.index("- near: bits")
     assert '{"far": 1.0, "near": 0.0}' in prompt
-
-
-def test_the_command_has_the_verb(tmp_path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    from granulon.cli import main as granulon
-
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(SystemExit) as stopped:
-        granulon(["annotate", str(tmp_path / "questions.txt"), str(tmp_path / "out.jsonl")])
-    assert stopped.value.code == 2 and "there is no endpoint to ask" in capsys.readouterr().err

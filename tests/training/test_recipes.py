@@ -15,7 +15,6 @@ from tiny import make_granulon, make_image, save_backbones
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import granulon.training.recipe
-from granulon.cli import main
 from granulon.training.recipes import RECIPES, build_arguments, dry_run, load_recipe, run_recipe, shipped_recipes
 
 
@@ -286,24 +285,6 @@ def test_run_writes_a_whole_model_once_and_resumes(tmp_path, values, capfd):
     run_recipe(recipe, resume=True, max_steps=5)
     resumed = json.loads((final / "granulon_training.json").read_text())["log_history"]
     assert [entry["step"] for entry in resumed if "loss" in entry] == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("words", [["--resume", "seed=4", "data=d"], ["seed=4", "data=d", "--resume"]])
-def test_the_command_takes_overrides_anywhere(monkeypatch, words):
-    seen = {}
-    monkeypatch.setattr(
-        "granulon.training.recipes.run_recipe", lambda recipe, **options: seen.update(recipe=recipe, **options)
-    )
-    assert main(["train", "lora", "model=m", *words, "training.bf16=false", "--output", "runs/1e-4"]) == 0
-    recipe = seen["recipe"]
-    assert (seen["resume"], recipe.seed, recipe.data) == (True, 4, [{"source": "d"}])
-    assert recipe.training["bf16"] is False and recipe.output == "runs/1e-4"
-
-
-def test_the_command_refuses_what_is_no_override(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "lora", "--resume", "seed=4", "--wrong=1"])
-    assert "unrecognized arguments: --wrong=1" in capsys.readouterr().err
 
 
 def test_held_out_rows_share_one_report(tmp_path, values):
