@@ -12,10 +12,13 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 
-from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor, PreTrainedTokenizerFast, pipeline
+from transformers.utils.chat_template_utils import encode_marked_chat
 
 from granulon import GranulonProcessor
+from granulon.processing import chats_granulon, image_processing_granulon
 from granulon.processing.chat_templates import default_chat_template, find_turn_ends, mark_assistant_turns
 
 
@@ -214,7 +217,7 @@ def test_levels_by_name_index_list_and_tensor(
     assert processor(images, texts, granularity=granularity)["granularity"] == wanted  # without tensors: a list
 
 
-@pytest.mark.parametrize("granularity", [None, "auto", -1, ["auto"], [None]])
+@pytest.mark.parametrize("granularity", [None, "auto", "", -1, ["auto"], [None]])
 def test_an_open_level_is_not_written(granularity: Any, processor: GranulonProcessor) -> None:
     inputs = processor(tiny.make_image(), processor.image_token, granularity=granularity, return_tensors="pt")
     assert set(inputs) == {"input_ids", "attention_mask", "pixel_values"}
@@ -236,7 +239,7 @@ def test_levels_reach_the_processor_from_every_side(kwargs: dict, processor: Gra
     assert kwargs in ({"granularity": "medium"}, {"images_kwargs": {"granularity": "medium"}})  # left as it was
 
 
-@pytest.mark.parametrize("granularity", ["finer", "", 4, -2, True, False, 1.0, {"level": 1}, ["fine", "no"]])
+@pytest.mark.parametrize("granularity", ["finer", "4", 4, -2, True, False, 1.0, {"level": 1}, ["fine", "no"]])
 def test_unknown_levels_raise_with_the_choices(granularity: Any, processor: GranulonProcessor) -> None:
     texts = [processor.image_token] * (2 if isinstance(granularity, list) else 1)
     with pytest.raises(ValueError, match=r"`granularity` got .*coarse.*medium.*fine.*finest"):
@@ -245,7 +248,7 @@ def test_unknown_levels_raise_with_the_choices(granularity: Any, processor: Gran
 
 @pytest.mark.parametrize("granularity", [["fine"], ["fine"] * 3, [], torch.tensor([1, 1, 1])])
 def test_lists_of_another_length_raise(granularity: Any, processor: GranulonProcessor) -> None:
-    with pytest.raises(ValueError, match=r"levels for 2 texts"):
+    with pytest.raises(ValueError, match=r"levels for 2 rows"):
         processor([tiny.make_image()] * 2, [processor.image_token] * 2, granularity=granularity)
 
 
@@ -380,11 +383,18 @@ def test_every_way_to_put_an_image_into_a_chat(processor: GranulonProcessor, tmp
     image = tiny.make_image()
     image.save(tmp_path / "image.png")
     path, uri = str(tmp_path / "image.png"), to_data_uri(image)
+    content = (tmp_path / "image.png").read_bytes()
     expected = encode(processor, ask(image, "What?"))
     for item in (
         {"type": "image", "path": path},
         {"type": "image", "url": path},
         {"type": "image", "image": path},
+        {"type": "image", "image": tmp_path / "image.png"},
+        {"type": "image", "url": f"file://{path}"},
+        {"type": "image", "image": content},
+        {"type": "image", "image": BytesIO(content)},
+        {"type": "image", "image": {"bytes": content, "path": None}},
+        {"type": "image", "image": {"bytes": None, "path": path}},
         {"type": "image", "image": np.asarray(image)},
         {"type": "image", "base64": uri.partition(",")[2]},
         {"type": "image_url", "image_url": {"url": uri}},
@@ -439,9 +449,112 @@ def test_unknown_items_raise_with_the_kinds(processor: GranulonProcessor) -> Non
         processor.apply_chat_template([{"role": "user", "content": [{"type": "video", "path": "a.mp4"}]}])
 
 
+@pytest.mark.parametrize(
+    "message, kind, named",
+    [
+        (None, TypeError, "Message 1 is None, expected a dictionary"),
+        ("words", TypeError, "Message 1 is of the type str"),
+        ({"content": "q"}, ValueError, "Message 1: `role` is missing"),
+        ({"role": 7, "content": "q"}, TypeError, "Message 1: `role` is of the type int"),
+        ({"role": "user"}, ValueError, "Message 1: `content` is missing"),
+        ({"role": "user", "content": None}, ValueError, "Message 1: `content` is missing"),
+        ({"role": "user", "content": {"type": "text", "text": "q"}}, TypeError, "`content` is of the type dict"),
+        ({"role": "user", "content": 7}, TypeError, "Message 1: `content` is of the type int"),
+        ({"role": "user", "content": "half \ud83d"}, ValueError, "Message 1: `content` holds .* surrogate"),
+        ({"role": "user\udc00", "content": "q"}, ValueError, "Message 1: `role` holds .* surrogate"),
+    ],
+)
+def test_malformed_messages_raise_with_their_place(
+    message: Any, kind: type, named: str, processor: GranulonProcessor
+) -> None:
+    chat = [{"role": "system", "content": "s"}, message]
+    with pytest.raises(kind, match=named):
+        encode(processor, chat)
+    with pytest.raises(kind, match=named.replace("Message 1", "Message 1 of chat 2")):
+        encode(processor, [ask("q"), ask("q"), chat])
+
+
+@pytest.mark.parametrize(
+    "item, kind, named",
+    [
+        ("q", TypeError, r"`content\[1\]` is of the type str"),
+        ({"text": "q"}, ValueError, r"`content\[1\].type` is None, expected `text`"),
+        ({"type": "text"}, ValueError, r"`content\[1\].text` is missing"),
+        ({"type": "text", "text": 1}, TypeError, r"`content\[1\].text` is of the type int"),
+        ({"type": "image", "image": 7}, TypeError, r"`content\[1\].image`: .* came as int"),
+        ({"type": "image", "path": "no.png"}, ValueError, r"`content\[1\].path`: No image"),
+        ({"type": "image", "url": "a", "path": "b"}, ValueError, r"`content\[1\]` names its image 2 times"),
+        ({"type": "image_url", "image_url": None}, ValueError, r"`content\[1\].image_url` is None"),
+        ({"type": "image_url"}, ValueError, r"`content\[1\].image_url` is"),
+    ],
+)
+def test_malformed_items_raise_with_their_place(
+    item: Any, kind: type, named: str, processor: GranulonProcessor
+) -> None:
+    with pytest.raises(kind, match="Message 0: " + named):
+        encode(processor, [{"role": "user", "content": [{"type": "text", "text": "q"}, item]}])
+
+
+def test_a_chat_without_messages_raises(processor: GranulonProcessor) -> None:
+    for chat in ([], {"role": "user", "content": "q"}):
+        with pytest.raises(ValueError, match="Chat 1 must be a non-empty list"):
+            encode(processor, [ask("q"), chat])
+
+
+def test_what_a_template_refuses_names_the_message(processor: GranulonProcessor) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'judge' %}{{ raise_exception('no judges') }}{% endif %}"
+        "{{ m.content + m.note|default('') }}{% endfor %}"
+    )
+    chat = [{"role": "user", "content": "q"}, {"role": "judge", "content": "j"}, {"role": "user", "content": "q"}]
+    with pytest.raises(ValueError, match=r"does not take message 1, which .*'role'.*: no judges"):
+        processor.apply_chat_template(chat, chat_template=template)
+    with pytest.raises(ValueError, match=r"does not take message 2 of chat 1, which .*'note'.*concatenate"):
+        noted = [*chat[::2], {"role": "user", "content": "q", "note": 3}]
+        encode(processor, [ask("q"), noted], chat_template=template)
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_an_empty_text_is_a_text(role: str, processor: GranulonProcessor) -> None:
+    for content in ("", []):
+        chat = [{"role": "user", "content": "q"}, {"role": role, "content": content}]
+        text = processor.apply_chat_template(chat)
+        assert text.endswith(f"<|im_start|>{role}\n<|im_end|>\n")
+        assert processor.decode(encode(processor, chat)["input_ids"][0]) == text
+
+
 def test_a_chat_with_an_unreadable_image_raises_with_its_name(processor: GranulonProcessor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing\.png"):
         encode(processor, ask("What?") + [{"role": "user", "content": [{"type": "image", "path": "missing.png"}]}])
+
+
+@pytest.mark.parametrize("way", ["call", "chat", "pipeline"])
+def test_an_image_is_opened_and_decoded_once(
+    way: str, qwen: tuple[Any, GranulonProcessor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = qwen
+    path = str(tmp_path / "image.png")
+    tiny.make_image().save(path)
+    counted = dict.fromkeys(("opened", "decoded"), 0)
+
+    def count(name: str, function: Any) -> Any:
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            counted[name] += 1
+            return function(*args, **kwargs)
+
+        return counting
+
+    monkeypatch.setattr(Image, "open", count("opened", Image.open))
+    decode = count("decoded", image_processing_granulon.pil_to_array)
+    monkeypatch.setattr(image_processing_granulon, "pil_to_array", decode)
+    chat = [{"role": "user", "content": [{"type": "image", "path": path}, {"type": "text", "text": "What?"}]}]
+    if way == "call":
+        processor(path, processor.image_token)
+    elif way == "chat":
+        encode(processor, chat)
+    else:
+        pipeline("image-text-to-text", model=model, processor=processor)(text=chat, max_new_tokens=1)
+    assert counted == {"opened": 1, "decoded": 1}
 
 
 SNAPSHOT_CHAT = [
@@ -552,9 +665,7 @@ def test_reserved_tokens_cannot_be_smuggled_in_pieces(processor: GranulonProcess
 
 
 def test_the_librarys_marks_in_a_users_text_do_no_harm(processor: GranulonProcessor) -> None:
-    from granulon.processing import processing_granulon
-
-    start, end = processing_granulon._START, processing_granulon._END
+    start, end = chats_granulon.START, chats_granulon.END
     for text in (f"{start}{processor.image_token}{end}", f"{processor.image_token}{end}", f"<|image{start}_pad|>"):
         inputs = encode(processor, ask(text, tiny.make_image()))
         assert count_slots(processor, inputs["input_ids"]) == [expect_slots(processor.levels, 8, 8)[-1]]
@@ -566,10 +677,104 @@ def test_rendered_text_shows_reserved_tokens_without_marks(processor: GranulonPr
     assert f"user\nWhat is {processor.semantic_token}?<|im_end|>" in text
 
 
-def test_masks_of_a_chat_with_reserved_text_are_refused(processor: GranulonProcessor) -> None:
-    chat = [*ask(processor.image_token), {"role": "assistant", "content": "Text."}]
-    with pytest.raises(ValueError, match="return_assistant_tokens_mask"):
-        encode(processor, chat, return_assistant_tokens_mask=True)
+@pytest.mark.parametrize("family", SNAPSHOTS)
+@pytest.mark.parametrize("role", ["user", "system", "assistant", "tool"])
+def test_control_tokens_in_a_text_stay_text(family: str, role: str, families: dict[str, GranulonProcessor]) -> None:
+    processor = families[family]
+    tokenizer = processor.tokenizer
+    for token in tokenizer.added_tokens_encoder:
+        for text in (f"a {token}\nb", f"{token}{token}", f"{token[:4]}{token}{token[4:]}"):
+            said, plain = ([{"role": role, "content": each}, *ask("Q", tiny.make_image())] for each in (text, "a b"))
+            found, expected = (encode(processor, chat)["input_ids"][0].tolist() for chat in (said, plain))
+            special = set(tokenizer.added_tokens_decoder)
+            assert [i for i in found if i in special] == [i for i in expected if i in special]
+            assert role == "tool" or text in processor.decode(found)
+
+
+def test_control_tokens_of_a_role_a_tool_and_a_document_stay_text(processor: GranulonProcessor) -> None:
+    template = (
+        "{% for t in tools or [] %}{{ t.name }}{% endfor %}{% for d in documents or [] %}{{ d.text }}{% endfor %}"
+        "{{ note }}{% for m in messages %}<|im_start|>{{ m.role + m.content + (m.name or '') }}<|im_end|>{% endfor %}"
+    )
+    options = {"tools": [{"name": "t<|im_end|>"}], "documents": [{"text": "d<|im_end|>"}], "note": "n<|im_end|>"}
+    chat = [{"role": "r<|im_end|>", "content": "c<|im_end|>", "name": "<|im_end|>"}]
+    found = encode(processor, chat, chat_template=template, sanitize_control_tokens=True, **options)["input_ids"][0]
+    assert [int(i) for i in found].count(processor.tokenizer.eos_token_id) == 1
+    words = "t<|im_end|>d<|im_end|>n<|im_end|><|im_start|>r<|im_end|>c<|im_end|><|im_end|><|im_end|>"
+    assert processor.decode(found) == words
+
+
+def test_what_an_assistant_thinks_keeps_its_tokens(processor: GranulonProcessor) -> None:
+    tokenizer = processor.tokenizer
+    template = tokenizer.chat_template + "{% if add_generation_prompt %}<think>{% endif %}"
+    reasoning = tiny.make_granulon("qwen2")[1]
+    reasoning.tokenizer.add_tokens(["<think>", "<tool>"], special_tokens=False)
+    think, tool = reasoning.tokenizer.convert_tokens_to_ids(["<think>", "<tool>"])
+    chat = [{"role": "user", "content": "<think>q<tool>"}, {"role": "assistant", "content": "<think>a<|im_end|>"}]
+    ids = encode(reasoning, chat, chat_template=template)["input_ids"][0].tolist()
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    ends = encode(reasoning, said, chat_template=template)["input_ids"][0].tolist().count(tokenizer.eos_token_id)
+    assert ids.count(tokenizer.eos_token_id) == ends
+    assert ids.count(think) == 1 and ids.count(tool) == 1  # the assistant's; what no template writes is no control
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_tokenizer_that_begins_texts_does_so_for_reserved_text_too(images: int) -> None:
+    processor = tiny.make_granulon("llama", family="smollm2")[1]
+    begin = ("<|endoftext|>", processor.tokenizer.convert_tokens_to_ids("<|endoftext|>"))
+    processor.tokenizer._tokenizer.post_processor = TemplateProcessing("<|endoftext|> $A", None, [begin])
+    processor.tokenizer.bos_token = begin[0]  # which the template does not write
+    pictures = [tiny.make_image(seed) for seed in range(images)]
+    rows = []
+    for text in ("q", "q<|im_end|>"):
+        chat = [*ask(*pictures, text), {"role": "assistant", "content": "Yes."}]
+        inputs = encode(processor, chat, return_assistant_tokens_mask=True)
+        assert inputs["input_ids"][0, 0] == begin[1] and (inputs["input_ids"] == begin[1]).sum() == 1
+        assert processor.decode(inputs["input_ids"][0][inputs["assistant_masks"][0].bool()]) == "Yes.<|im_end|>"
+        rows.append(inputs["input_ids"][0].tolist())
+    place = len(rows[0]) - rows[0][::-1].index(processor.tokenizer.convert_tokens_to_ids("q"))
+    assert rows[1] == rows[0][:place] + tokenize(processor.tokenizer, "<|im") + rows[1][place + 4 :]
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("family", SNAPSHOTS)
+def test_masks_of_a_chat_with_reserved_text(
+    family: str, padding_side: str, families: dict[str, GranulonProcessor]
+) -> None:
+    processor, end = families[family], ENDS[family]
+    for control in (processor.image_token, end, f"{end[:3]}{end}{end[3:]}"):
+        said = f"No {control}, \u00e9."
+        chats = [
+            [
+                {"role": "user", "content": f"{control}?"},
+                {"role": "assistant", "content": said},
+                *ask(control, tiny.make_image(), "and?"),
+                {"role": "assistant", "content": control},
+            ],
+            ask("Short"),
+        ]
+        options = {"padding": True, "padding_side": padding_side}
+        inputs = encode(processor, chats, return_assistant_tokens_mask=True, processor_kwargs=options)
+        without = encode(processor, chats, processor_kwargs=options)
+        assert torch.equal(inputs["input_ids"], without["input_ids"])
+        masked = inputs["input_ids"][0][inputs["assistant_masks"][0].bool()]
+        assert processor.decode(masked) == f"{said}{end}{control}{end}"
+        assert not inputs["assistant_masks"][1].any()
+
+
+def test_tokens_of_marked_text_cover_its_characters(families: dict[str, GranulonProcessor]) -> None:
+    for processor in families.values():
+        tokenizer = processor.tokenizer
+        control = chats_granulon.control_tokens(tokenizer, processor.chat_template, ())
+        text = f"{ENDS['qwen2']}\n" + chats_granulon.mark("a <|im_end|><|eot_id|> \u00e9 <repo_name>", control[0], "")
+        ids, spans = chats_granulon.encode_with_offsets(tokenizer, text)
+        assert ids == encode_marked_chat(tokenizer, text) and len(spans) == len(ids)
+        plain = tokenizer("plain \u00e9 words", add_special_tokens=False, return_offsets_mapping=True)
+        expected = (plain["input_ids"], plain["offset_mapping"])
+        assert chats_granulon.encode_with_offsets(tokenizer, "plain \u00e9 words") == expected
+        for token, (begin, end) in zip(ids, spans, strict=True):
+            letters = chats_granulon.strip_marks(text[begin:end])
+            assert tokenizer.decode([token]).strip("\ufffd") in letters
 
 
 # ---------------------------------------------------------------------- what the assistant says
