@@ -22,20 +22,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.image_utils import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
-    PILImageResampling,
-)
+from transformers.image_utils import PILImageResampling
 from transformers.utils import is_torchvision_available
 from transformers.utils.hub import cached_file
 from transformers.utils.quantization_config import GgufConfig
 
 from granulon.modeling_granulon.configuration_granulon import GranulonConfig, fit_levels
+from granulon.modeling_granulon.encoders_granulon import encoder_of
 from granulon.processing import GranulonImageProcessor, GranulonImageProcessorPil, GranulonProcessor
 from granulon.processing.chat_templates import default_chat_template, find_turn_ends, mark_assistant_turns
 
@@ -57,15 +50,6 @@ _RESERVED_TOKENS = (
 )
 _PADDING_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]")
 
-# Preprocessing as published for each architecture, for an encoder without a preprocessor config.
-_PUBLISHED_PREPROCESSING = {
-    "dinov3_vit": (PILImageResampling.BILINEAR, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "dinov2": (PILImageResampling.BICUBIC, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "dinov2_with_registers": (PILImageResampling.BICUBIC, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "clip_vision_model": (PILImageResampling.BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
-    "siglip_vision_model": (PILImageResampling.BICUBIC, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-    "siglip2_vision_model": (PILImageResampling.BILINEAR, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD),
-}
 _PREPROCESSING_KEYS = (
     "do_resize",
     "size",
@@ -120,12 +104,7 @@ def compose(
     if trained is not None and config.get("controller_hidden_size") is None:
         config["controller_hidden_size"] = trained.settings["controller_hidden_size"]
     vision_model = vision if isinstance(vision, PreTrainedModel) else load_vision_encoder(vision, dtype)
-    if vision_model.config.model_type not in _PUBLISHED_PREPROCESSING:
-        raise ValueError(
-            f"The vision encoder is a `{vision_model.config.model_type}`, expected one of "
-            f"{tuple(_PUBLISHED_PREPROCESSING)}. Use the vision part of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 "
-            "checkpoint."
-        )
+    encoder_of(vision_model.config.model_type)  # or the error that lists those we know
     text_model = text if isinstance(text, PreTrainedModel) else load_language_model(text, dtype)
     if text_model.config.model_type not in LANGUAGE_MODELS:
         raise ValueError(
@@ -197,7 +176,7 @@ def compose(
         levels=granulon_config.levels,
         image_token=image_token,
         semantic_token=semantic_token,
-        image_size=None if vision_model.config.model_type == "dinov3_vit" else image_size,
+        image_size=None if encoder_of(vision_model.config.model_type).takes_any_size else image_size,
     )
     return model.eval(), processor
 
@@ -417,16 +396,15 @@ def build_image_processor(source: Any, vision_config: PreTrainedConfig) -> tuple
     Raises:
         ValueError: patches do not tile that size.
     """
-    model_type = vision_config.model_type
-    resample, mean, std = _PUBLISHED_PREPROCESSING[model_type]
+    encoder = encoder_of(vision_config.model_type)
     geometry = _geometry(vision_config)
     height, width = geometry.image_size
     settings = {
         "size": {"height": height, "width": width},
-        "resample": resample,
-        "image_mean": mean,
-        "image_std": std,
-        "rescale_first": model_type == "dinov3_vit",
+        "resample": PILImageResampling[encoder.resample.upper()],
+        "image_mean": encoder.image_mean,
+        "image_std": encoder.image_std,
+        "rescale_first": encoder.rescale_first,
     }
     published = {} if isinstance(source, PreTrainedModel) else _read_preprocessor_config(source)
     settings.update({key: published[key] for key in _PREPROCESSING_KEYS if published.get(key) is not None})

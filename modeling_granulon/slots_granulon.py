@@ -88,13 +88,20 @@ def slots_to_write(levels: Sequence[dict[str, Any]], grid: tuple[int, int], leve
 
 
 class Slots(NamedTuple):
-    """Where visual tokens enter a prompt; each field `(batch_size, num_tokens)`."""
+    """Where visual tokens enter a prompt; `(batch_size, num_tokens)` but for the last."""
 
     is_visual: torch.Tensor  # bool: a slot, used or empty
     is_used: torch.Tensor  # bool
-    is_semantic: torch.Tensor  # bool
-    image_index: torch.Tensor  # which image of the row, from 0
-    rank: torch.Tensor  # place in its run, counted from the right, from 1
+    image_index: torch.Tensor  # which image of the batch
+    token_index: torch.Tensor  # which of the image's tokens, [pixel ; semantic]
+    row_of_image: torch.Tensor  # (num_images,)
+
+
+class _Runs(NamedTuple):
+    """The runs of one token in a prompt, each `(batch_size, num_tokens)`."""
+
+    is_slot: torch.Tensor  # bool
+    rank: torch.Tensor  # place in its run, from 1 at the right end; 0 outside
 
 
 def run_starts(flags: torch.Tensor) -> torch.Tensor:
@@ -102,28 +109,103 @@ def run_starts(flags: torch.Tensor) -> torch.Tensor:
     return flags & ~nn.functional.pad(flags, (1, 0))[:, :-1]
 
 
-def rank_from_right(flags: torch.Tensor) -> torch.Tensor:
-    """`(batch_size, num_tokens)`: the place in its run of Trues, counted from the right, from 1; 0 outside runs."""
-    reversed_flags = flags.flip(1).long()
-    count = reversed_flags.cumsum(1)
-    before = torch.where(reversed_flags.bool(), 0, count).cummax(1).values  # Trues up to the last False
-    return (count - before).flip(1)
+def _find_runs(input_ids: torch.Tensor, token_id: int) -> _Runs:
+    is_slot = input_ids.eq(token_id)
+    flipped = is_slot.flip(1)
+    count = flipped.long().cumsum(1)
+    before_run = torch.where(flipped, 0, count).cummax(1).values
+    return _Runs(is_slot, (count - before_run).flip(1))
 
 
 def locate_slots(
-    input_ids: torch.Tensor, image_token_id: int, semantic_token_id: int, slots_per_image: torch.Tensor
+    input_ids: torch.Tensor,
+    slot_token_ids: tuple[int, int],
+    slots_per_image: torch.Tensor,
+    num_images: int,
+    num_patches: int,
+    widest: tuple[int, int],
 ) -> Slots:
     """
     An image is a run of `<image>` slots and a run of `<semantic>` slots. Of each run the *last* slots are used: the
-    token after an image then follows a used one, and its prediction does not rest on a masked position.
+    token after an image then follows a used one, and its prediction does not rest on a masked position. Shapes do not
+    depend on values.
 
     Args:
         input_ids: `(batch_size, num_tokens)`.
-        slots_per_image: `(batch_size, 2)`, `<image>` and `<semantic>` slots that each image of a row uses.
+        slot_token_ids: of `<image>` and `<semantic>`.
+        slots_per_image: `(batch_size, 2)`, slots of either kind that each image of a row uses.
+        num_patches: pixel tokens of an image before any pooling: where its semantic tokens begin.
+        widest: slots of either kind in a run whose level is open.
+
+    Raises:
+        ValueError: images and placeholders differ in number, or a run of slots was cut. (Not while compiling.)
     """
-    is_image, is_semantic = input_ids.eq(image_token_id), input_ids.eq(semantic_token_id)
-    rank = torch.where(is_semantic, rank_from_right(is_semantic), rank_from_right(is_image))
-    used = torch.where(is_semantic, slots_per_image[:, 1:], slots_per_image[:, :1])
-    is_visual = is_image | is_semantic
-    image_index = (run_starts(is_image).cumsum(1) - 1).clamp_min(0)
-    return Slots(is_visual, is_visual & (rank <= used), is_semantic, image_index, rank)
+    pixel, semantic = (_find_runs(input_ids, token_id) for token_id in slot_token_ids)
+    if not torch.compiler.is_compiling():
+        _check_runs((pixel, semantic), slots_per_image, num_images, widest)
+    starts = run_starts(pixel.is_slot)
+    images_until = starts.sum(1).cumsum(0)  # (batch_size,), this row's included
+    image_index = images_until[:, None] - starts.sum(1, keepdim=True) + starts.cumsum(1) - 1
+    rank = torch.where(semantic.is_slot, semantic.rank, pixel.rank)
+    used = torch.where(semantic.is_slot, slots_per_image[:, 1:], slots_per_image[:, :1])
+    is_visual = pixel.is_slot | semantic.is_slot
+    images = torch.arange(num_images, device=input_ids.device)
+    return Slots(
+        is_visual,
+        is_visual & (rank <= used),
+        image_index.clamp(0, max(0, num_images - 1)),
+        torch.where(semantic.is_slot, num_patches, 0) + (used - rank).clamp_min(0),
+        torch.searchsorted(images_until, images, right=True).clamp_max(len(input_ids) - 1),
+    )
+
+
+def _check_runs(
+    runs: tuple[_Runs, _Runs], slots_per_image: torch.Tensor, num_images: int, widest: tuple[int, int]
+) -> None:
+    num_runs = []
+    for kind, name in enumerate(("<image>", "<semantic>")):
+        begins = run_starts(runs[kind].is_slot)
+        lengths = runs[kind].rank[begins]
+        wanted = slots_per_image[:, kind : kind + 1].expand_as(begins)[begins]
+        wrong = (lengths != wanted) & (lengths != widest[kind])
+        if bool(wrong.any()):
+            raise ValueError(
+                f"Image features and image tokens do not match: a run of {int(lengths[wrong][0])} {name} tokens, "
+                f"expected {int(wanted[wrong][0])} for its level or {widest[kind]} while the level is open. "
+                "Either the prompt was cut inside an image (raise `max_length` or turn truncation off), or it was "
+                "made for another level (pass on the `granularity` that the processor returned) or another image "
+                "size."
+            )
+        num_runs.append(len(lengths))
+    if num_runs != [num_images, num_images]:
+        raise ValueError(
+            f"Image features and image tokens do not match: {num_images} images, but the prompt has {num_runs[0]} "
+            f"runs of <image> and {num_runs[1]} of <semantic> tokens. Pass one image for each placeholder, and "
+            "prompts that the processor expanded."
+        )
+
+
+def fill_slots(inputs_embeds: torch.Tensor, visual_tokens: torch.Tensor, slots: Slots) -> torch.Tensor:
+    """
+    `inputs_embeds` `(batch_size, num_tokens, hidden_size)` with a visual token in each used slot.
+
+    Args:
+        visual_tokens: `(num_images, num_patches + max_semantic_tokens, hidden_size)`, [pixel ; semantic] of each.
+    """
+    device = visual_tokens.device
+    chosen = visual_tokens[slots.image_index.to(device), slots.token_index.to(device)]
+    return torch.where(slots.is_used.unsqueeze(-1), chosen.to(inputs_embeds), inputs_embeds)
+
+
+def flush(keep: torch.Tensor, side: str) -> torch.Tensor:
+    """
+    Indices `(batch_size, most_kept)`, at least one column, that gather the kept positions of each row in order, all at
+    its `left` or `right` end; what fills up shorter rows are positions that are not kept.
+
+    Args:
+        keep: `(batch_size, num_tokens)` bool.
+    """
+    length = max(1, int(keep.sum(1).max()))
+    if side == "left":
+        return (~keep).long().argsort(dim=1, stable=True)[:, :length]
+    return keep.long().argsort(dim=1, stable=True)[:, keep.shape[1] - length :]

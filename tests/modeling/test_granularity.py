@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from granulon import GranulonForConditionalGeneration, GranulonModel, GranulonProcessor
-from granulon.modeling_granulon.granularity_granulon import find_question, straight_through
+from granulon.modeling_granulon.granularity_granulon import question_mask, straight_through
 
 
 # the header of a user's turn; SmolLM2's `<|im_start|>` is its bos token, which belongs to no turn
@@ -71,17 +71,8 @@ def question_of(
     model: GranulonForConditionalGeneration, processor: GranulonProcessor, inputs: dict[str, torch.Tensor]
 ) -> list[str]:
     """What `find_question` finds in each row."""
-    config, input_ids = model.config, inputs["input_ids"]
-    is_visual = (input_ids == config.image_token_id) | (input_ids == config.semantic_token_id)
-    found = find_question(
-        input_ids,
-        inputs["attention_mask"],
-        is_visual,
-        config.turn_end_token_ids,
-        config.assistant_start_token_ids or [],
-        config.text_config.bos_token_id,
-    )
-    return [processor.tokenizer.decode(row[mask]) for row, mask in zip(input_ids, found, strict=True)]
+    found = question_mask(model.config, inputs["input_ids"], inputs["attention_mask"])
+    return [processor.tokenizer.decode(row[mask]) for row, mask in zip(inputs["input_ids"], found, strict=True)]
 
 
 # ---------------------------------------------------------------------- the equations, slowly
@@ -353,8 +344,8 @@ def test_the_controller_stays_in_fp32():
 
 def test_autocast_leaves_the_controllers_head_in_fp32():
     model, _ = load("qwen2")
-    hidden_states, mask = torch.randn(2, 5, 32), torch.ones(2, 5, dtype=torch.bool)
-    expected = model.model.granularity_controller(hidden_states, mask)
+    question = torch.randn(2, 32)
+    expected = model.model.granularity_controller(question)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model.model.granularity_controller(hidden_states, mask)
+        found = model.model.granularity_controller(question)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
