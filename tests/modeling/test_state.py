@@ -20,11 +20,9 @@ def tensors_of(root: torch.nn.Module) -> list[torch.Tensor]:
             seen.add(id(item))
             if isinstance(item, torch.Tensor):
                 found.append(item)  # what it refers to is its own matter
-            elif (
-                isinstance(item, torch.nn.Module | dict | list | tuple | set)
-                or hasattr(item, "__dict__")
-                and not callable(item)
-            ):
+                continue
+            is_container = isinstance(item, torch.nn.Module | dict | list | tuple | set)
+            if is_container or (hasattr(item, "__dict__") and not callable(item)):
                 stack.append(item)
     return found
 
