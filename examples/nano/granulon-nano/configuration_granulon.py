@@ -31,6 +31,9 @@ check_transformers_version()  # before the imports below, which an older release
 from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
 from transformers.configuration_utils import SubConfigSpec  # noqa: E402
 
+from .encoders_granulon import encoder_of  # noqa: E402
+from .slots_granulon import OPEN, pooled_size, slots_to_write  # noqa: E402
+
 
 # Coarse to fine (paper Eq. 1): alpha = `pool`, beta = `clusters`; gamma is a weight of the projector.
 DEFAULT_LEVELS: tuple[dict[str, Any], ...] = (
@@ -40,21 +43,6 @@ DEFAULT_LEVELS: tuple[dict[str, Any], ...] = (
     {"name": "finest", "pool": 1, "clusters": 50, "tokens": 40, "pixel_pool": 1},
 )
 _LEVEL_KEYS = ("name", "pool", "clusters", "tokens", "pixel_pool")
-
-# Tokens in front of the patches in the encoder's output; registers are counted from the encoder's own config.
-_CLASS_TOKENS = {
-    "dinov3_vit": 1,
-    "dinov2": 1,
-    "dinov2_with_registers": 1,
-    "clip_vision_model": 1,
-    "siglip_vision_model": 0,
-    "siglip2_vision_model": 0,
-}
-
-
-def pooled_size(grid: tuple[int, int], pool: int) -> tuple[int, int]:
-    """Rows and columns of a `(rows, columns)` grid after pooling with edge `pool`; ragged borders count as cells."""
-    return math.ceil(grid[0] / pool), math.ceil(grid[1] / pool)
 
 
 def fit_levels(grid: tuple[int, int]) -> list[dict[str, Any]]:
@@ -230,13 +218,8 @@ class GranulonConfig(PreTrainedConfig):
     @property
     def num_prefix_tokens(self) -> int:
         """Class and register tokens in front of the patches in the encoder's output."""
-        model_type = self.vision_config.model_type
-        if model_type not in _CLASS_TOKENS:
-            raise ValueError(
-                f"The vision encoder is a `{model_type}`, expected one of {sorted(_CLASS_TOKENS)}. Use the vision "
-                "part of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 checkpoint."
-            )
-        return _CLASS_TOKENS[model_type] + getattr(self.vision_config, "num_register_tokens", 0)
+        encoder = encoder_of(self.vision_config.model_type)
+        return encoder.class_tokens + getattr(self.vision_config, "num_register_tokens", 0)
 
     @property
     def level_names(self) -> list[str]:
@@ -246,7 +229,7 @@ class GranulonConfig(PreTrainedConfig):
     @property
     def image_seq_length(self) -> int:
         """`<image>` slots per image at the encoder's own image size, in a prompt whose level is still open."""
-        return max(math.prod(pooled_size(self.grid_size, level["pixel_pool"])) for level in self.levels)
+        return slots_to_write(self.levels, self.grid_size, OPEN)[0]
 
     @property
     def max_semantic_tokens(self) -> int:

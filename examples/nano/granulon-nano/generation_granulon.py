@@ -1,15 +1,15 @@
 """Generation that decides the level first and pays only for the slots that this level uses."""
 
-from numbers import Integral
 from typing import Any
 
 import torch
 
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from .configuration_granulon import GranulonConfig
-from .granularity_granulon import GranularityChoice, run_starts
+from .granularity_granulon import GranularityChoice
+from .slots_granulon import flush, level_indices, run_starts
 
 
 class _PromptStreamer(BaseStreamer):
@@ -27,6 +27,34 @@ class _PromptStreamer(BaseStreamer):
         self.streamer.end()
 
 
+class _Draft:
+    """
+    An assistant model as assisted decoding calls it: `generate` with what the main model was given. The decision about
+    images is the main model's; a draft has its own eyes (`prompt_embeds`), or, as a text-only one, none.
+
+    Args:
+        model: the assistant.
+        is_visual: `(batch_size, num_prompt_tokens)` bool, hidden from a draft without eyes; `None` where it sees them.
+        decision: the keywords of a Granulon that carry what it sees, or would see without images; else nothing.
+    """
+
+    def __init__(self, model: PreTrainedModel, is_visual: torch.Tensor | None, decision: dict[str, torch.Tensor]):
+        self._model, self._is_visual, self._decision = model, is_visual, decision
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        for name in ("granularity", "granularity_logits", "prompt_embeds"):
+            kwargs.pop(name, None)
+        if self._is_visual is not None and attention_mask is not None:
+            attention_mask = attention_mask.clone()
+            attention_mask[:, : self._is_visual.shape[1]] *= ~self._is_visual.to(attention_mask.device)
+        if kwargs.get("past_key_values") is None:
+            kwargs.update(self._decision)
+        return GenerationMixin.generate(self._model, input_ids, attention_mask=attention_mask, **kwargs)
+
+
 class GranulonGenerationMixin(GenerationMixin):
     """`generate()` for a model whose child `model` is a `GranulonModel`."""
 
@@ -34,9 +62,12 @@ class GranulonGenerationMixin(GenerationMixin):
     model: Any
 
     def prepare_inputs_for_generation(self, input_ids: Any, **kwargs: Any) -> dict[str, Any]:
-        """As in the library; once the cache holds the images, their embeddings are not passed again."""
-        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
-            kwargs = {**kwargs, "image_embeds": None, "slots_per_image": None}
+        """As in the library; once the cache holds the prompt, its embeddings are not passed again."""
+        embeds = kwargs.get("prompt_embeds")
+        # a draft of assisted decoding is never told that it is at the beginning
+        is_prompt = kwargs.get("is_first_iteration") or (embeds is not None and embeds.shape[1] == input_ids.shape[1])
+        if not is_prompt and kwargs.get("use_cache", True):
+            kwargs = {**kwargs, "prompt_embeds": None}
         return super().prepare_inputs_for_generation(input_ids, **kwargs)
 
     @torch.no_grad()
@@ -48,7 +79,7 @@ class GranulonGenerationMixin(GenerationMixin):
         stopping_criteria: Any = None,
         prefix_allowed_tokens_fn: Any = None,
         synced_gpus: bool | None = None,
-        assistant_model: Any = None,
+        assistant_model: PreTrainedModel | None = None,
         streamer: BaseStreamer | None = None,
         **kwargs: Any,
     ):
@@ -84,7 +115,7 @@ class GranulonGenerationMixin(GenerationMixin):
 
         granularity = kwargs.pop("granularity", None)
         pixel_values = kwargs.pop("pixel_values", None)
-        if input_ids is None or not bool(self.model._is_visual(input_ids).any()):
+        if input_ids is None or not bool(self.model.is_visual(input_ids).any()):
             if pixel_values is not None:
                 raise ValueError(
                     f"Image features and image tokens do not match: {len(pixel_values)} images, but the prompt has no "
@@ -103,14 +134,17 @@ class GranulonGenerationMixin(GenerationMixin):
         device = self.model.get_input_embeddings().weight.device
         prompt, mask = input_ids.to(device), kwargs.pop("attention_mask", None)
         mask = self._infer_mask(prompt, setting) if mask is None else mask.to(device)
-        choice = self.model.choose_granularity(prompt, mask, self._level_indices(granularity, len(prompt), device))
+        if granularity is not None:
+            indices = level_indices(granularity, self.config.level_names, len(prompt))
+            granularity = torch.tensor(indices, device=device)
+        choice = self.model.choose_granularity(prompt, mask, granularity)
         cache = kwargs.get("past_key_values")
         num_cached = cache.get_seq_length() if cache is not None else 0
-        decision = self._embed_images_for_generation(prompt, pixel_values, choice, num_cached)
-        is_visual = self.model._is_visual(prompt)
-        slots = self.model.locate_slots(prompt, decision["slots_per_image"])
-        keep = mask.bool() & (slots.is_used | ~is_visual)
+        decision = {"granularity": choice.granularity, "granularity_logits": choice.logits}
+        decision["prompt_embeds"], keep = self._embed_prompt(prompt, mask.bool(), pixel_values, choice, num_cached)
 
+        if assistant_model is not None:
+            kwargs["assistant_model"] = self._draft(assistant_model, prompt, pixel_values, choice)
         is_watched = any(
             (
                 logits_processor,
@@ -124,9 +158,10 @@ class GranulonGenerationMixin(GenerationMixin):
             outputs = super().generate(prompt, attention_mask=keep.long(), **decision, **kwargs)
             return self._with_granularity(outputs, choice, num_rows=len(prompt))
 
-        length = int(keep.sum(1).max())
-        order = keep.long().argsort(dim=1, stable=True)[:, -length:]  # kept tokens, in order, flush right
-        mask = keep.gather(1, order)
+        order = flush(keep, "right")
+        length, mask = order.shape[1], keep.gather(1, order)
+        embeds = decision["prompt_embeds"]
+        decision["prompt_embeds"] = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
         shortened = torch.where(mask, prompt.gather(1, order), self._padding_id(setting))
         dropped = prompt.shape[1] - length
         if setting("max_new_tokens") is None and setting("max_length") is not None:  # counts the prompt
@@ -139,29 +174,24 @@ class GranulonGenerationMixin(GenerationMixin):
         prompts = prompt.repeat_interleave(len(sequences) // len(prompt), dim=0)
         return torch.cat([prompts, sequences[:, length:]], dim=1).to(input_ids.device)
 
-    def _embed_images_for_generation(
+    def _embed_prompt(
         self,
         input_ids: torch.Tensor,
+        is_real: torch.Tensor,
         pixel_values: torch.Tensor | None,
         choice: GranularityChoice,
         num_cached: int,
-    ) -> dict[str, Any]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """
-        The generate keywords that carry the decision: `granularity`, `granularity_logits`, `image_embeds` and
-        `slots_per_image` (see `GranulonModel.forward`). All have a row per prompt, so beams and returned sequences
-        expand them. Images that the cache holds already are not encoded again; `pixel_values` may leave them out.
+        Embeddings of the prompt after what the cache holds, images in their slots (`None` where no image is new), and
+        which tokens of the whole prompt count: neither padding nor empty slots, `(batch_size, num_tokens)` bool.
+
+        Images that the cache holds are not encoded again; `pixel_values` may leave them out.
         """
-        decision = {"granularity": choice.granularity, "granularity_logits": choice.logits, "image_embeds": None}
         starts = run_starts(input_ids.eq(self.config.image_token_id))
         num_all, num_new = starts.sum(1), starts[:, num_cached:].sum(1)
         if pixel_values is None and bool(num_new.any()):
             raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
-        # one size for all: images that the cache holds must have been as large as these
-        size = self.config.image_size if pixel_values is None else pixel_values.shape[-2:]
-        grid = self.config.grid_of(*size)
-        slots_per_image = self.model.count_slots(choice.granularity, grid)
-        if num_cached:  # else `embed_images` checks the whole prompt
-            self.model.check_slots(input_ids, slots_per_image, int(num_all.sum()), grid)
         if pixel_values is not None and num_cached and len(pixel_values) == int(num_all.sum()):
             index = (torch.arange(int(n)) >= int(n - new) for n, new in zip(num_all, num_new, strict=True))
             pixel_values = pixel_values[torch.cat(list(index)).to(pixel_values.device)]
@@ -170,39 +200,38 @@ class GranulonGenerationMixin(GenerationMixin):
                 f"Image features and image tokens do not match: {len(pixel_values)} images for {int(num_new.sum())} "
                 "placeholders. Pass one image for each placeholder."
             )
-        if not bool(num_new.any()):
-            return {**decision, "slots_per_image": slots_per_image}
-        visual_embeds, slots, slots_per_image, _ = self.model.embed_images(
-            input_ids[:, num_cached:], pixel_values, choice
-        )
-        # compact the used slots flush right
-        used = slots.is_used.to(visual_embeds.device)
-        order = used.long().argsort(dim=1, stable=True)[:, -int(used.sum(1).max()) :]
-        embeds = visual_embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, visual_embeds.shape[-1]))
-        return {**decision, "image_embeds": embeds.to(input_ids.device), "slots_per_image": slots_per_image}
+        embeds = slots = None
+        if bool(num_new.any()):
+            embeds, slots, _ = self.model.embed_prompt(input_ids[:, num_cached:], pixel_values, choice)
+        if num_cached:
+            # one size for all: images that the cache holds must have been as large as these
+            size = self.config.image_size if pixel_values is None else pixel_values.shape[-2:]
+            slots = self.model.locate_slots(
+                input_ids, choice.granularity, self.config.grid_of(*size), int(num_all.sum())
+            )
+        assert slots is not None  # a prompt without a cache has new images, or `generate` would not be here
+        return embeds, is_real & (slots.is_used | ~slots.is_visual)
 
-    def _level_indices(self, granularity: Any, num_rows: int, device: torch.device) -> torch.Tensor | None:
-        """
-        Level names and indices, one for all rows or one per row, as `(batch_size,)` indices, -1 for an open choice.
-        """
-        if granularity is None:
-            return None
-        if isinstance(granularity, torch.Tensor):
-            granularity = granularity.tolist()
-        if not isinstance(granularity, list | tuple):
-            granularity = [granularity] * num_rows
-        names = self.config.level_names
-        indices = []
-        for level in granularity:
-            if level is None or level == "auto":
-                indices.append(-1)
-            elif level in names:
-                indices.append(names.index(level))
-            elif isinstance(level, Integral) and not isinstance(level, bool):
-                indices.append(int(level))
-            else:
-                raise ValueError(f'`granularity` got {level!r}, expected one of {names}, an index, or "auto".')
-        return torch.tensor(indices, device=device)
+    def _draft(
+        self,
+        assistant: PreTrainedModel,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        choice: GranularityChoice,
+    ) -> _Draft:
+        """The assistant with eyes of its own where it is a Granulon that reads the same slots; else without."""
+        mine, config = self.config, assistant.config
+        if config.model_type != mine.model_type:
+            return _Draft(assistant, self.model.is_visual(input_ids), {})
+        core = assistant.model
+        same = ("image_token_id", "semantic_token_id", "levels", "patch_size", "image_size")
+        is_seeing = pixel_values is not None and all(getattr(mine, name) == getattr(config, name) for name in same)
+        if is_seeing and len(pixel_values) == int(run_starts(input_ids.eq(mine.image_token_id)).sum()):
+            embeds, hidden = core.embed_prompt(input_ids, pixel_values, choice)[0], None
+        else:
+            embeds, hidden = core.get_input_embeddings()(input_ids), self.model.is_visual(input_ids)
+        decision = {"granularity": choice.granularity, "granularity_logits": choice.logits, "prompt_embeds": embeds}
+        return _Draft(assistant, hidden, decision)
 
     def _padding_id(self, setting: Any) -> int:
         ids = [setting("pad_token_id"), setting("eos_token_id"), self.config.text_config.pad_token_id, 0]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .configuration_granulon import GranulonConfig
+from .slots_granulon import run_starts
 
 
 class GranularityChoice(NamedTuple):
@@ -22,8 +23,8 @@ class GranularityController(nn.Module):
     p(g_k | T) from the question's hidden states (paper Eq. 5-7), in fp32 whatever the model's dtype.
 
     h = W_p GELU(mean_i E1_i) describes the question (Eq. 6, W_p is `descriptor`); two Linear + GELU blocks and a last
-    Linear turn it into one logit per level (Eq. 7). E1, the output of the language model's first block, is an
-    argument: the model calls that block, so that the controller owns only what it trains.
+    Linear turn it into one logit per level (Eq. 7). The mean, of the language model's first block, is an argument
+    (`GranulonModel.describe_question`), so that the controller owns only what it trains.
     """
 
     def __init__(self, config: GranulonConfig):
@@ -35,20 +36,17 @@ class GranularityController(nn.Module):
             nn.Linear(size, size), nn.GELU(), nn.Linear(size, size), nn.GELU(), nn.Linear(size, len(config.levels))
         )
 
-    def forward(self, hidden_states: torch.Tensor, question_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
-            hidden_states: `(batch_size, num_tokens, hidden_size)`, E1.
-            question_mask: `(batch_size, num_tokens)` bool, True for the question's tokens. A row without any gets the
-                logits of a zero mean.
+            question: `(batch_size, hidden_size)` fp32, the mean of E1 over each question's tokens.
 
         Returns:
             logits `(batch_size, num_levels)`, coarse to fine, and h `(batch_size, controller_hidden_size)`, both fp32.
         """
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            weights = question_mask.unsqueeze(-1).float()
-            mean = (hidden_states.float() * weights).sum(1) / weights.sum(1).clamp_min(1)
-            descriptor = self.descriptor(self.activation(mean).to(self.descriptor.weight.dtype))
+        with torch.autocast(question.device.type, enabled=False):
+            # fp32, unless somebody cast the whole model; quantisers leave the controller alone
+            descriptor = self.descriptor(self.activation(question).to(self.descriptor.weight.dtype))
             return self.head(descriptor).float(), descriptor.float()
 
 
@@ -66,11 +64,6 @@ def straight_through(logits: torch.Tensor, granularity: torch.Tensor, is_chosen:
     one_hot = nn.functional.one_hot(granularity.clamp_min(0), logits.shape[-1]).float()
     probabilities = logits.float().softmax(-1)
     return one_hot + (probabilities - probabilities.detach()) * is_chosen.unsqueeze(-1)
-
-
-def run_starts(flags: torch.Tensor) -> torch.Tensor:
-    """`(batch_size, num_tokens)` bool: the first True of each run of consecutive Trues."""
-    return flags & ~nn.functional.pad(flags, (1, 0))[:, :-1]
 
 
 def _starts_of(input_ids: torch.Tensor, sequence: list[int]) -> torch.Tensor:
@@ -130,3 +123,16 @@ def find_question(
     image_turn = turn.gather(1, is_visual.long().argmax(1, keepdim=True))
     last_turn = torch.where(is_text & ~is_assistant, turn, -1).amax(1, keepdim=True)
     return is_text & (turn == torch.where(is_visual.any(1, keepdim=True), image_turn, last_turn))
+
+
+def question_mask(config: GranulonConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """`find_question` with a model's own tokens."""
+    is_visual = input_ids.eq(config.image_token_id) | input_ids.eq(config.semantic_token_id)
+    return find_question(
+        input_ids,
+        attention_mask,
+        is_visual,
+        config.turn_end_token_ids or [],
+        config.assistant_start_token_ids or [],
+        config.text_config.bos_token_id,
+    )

@@ -1,12 +1,13 @@
 """Granulon: vision encoder, granularity controller, AdaTA, gated projector and language model (paper section 3)."""
 
-import copy
 import importlib
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
@@ -15,18 +16,15 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils.generic import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, IdentityLinear, pool_tokens
-from .configuration_granulon import GranulonConfig, pooled_size
+from .configuration_granulon import GranulonConfig
+from .encoders_granulon import accept_saved_names, encoder_of, last_attention, record_last_attention
 from .generation_granulon import GranulonGenerationMixin
-from .granularity_granulon import (
-    GranularityChoice,
-    GranularityController,
-    find_question,
-    run_starts,
-    straight_through,
-)
+from .granularity_granulon import GranularityChoice, GranularityController, question_mask, straight_through
+from .slots_granulon import OPEN, Slots, fill_slots, flush, locate_slots, slot_counts, slots_to_write
 
 
 @dataclass
@@ -65,15 +63,6 @@ class ImageFeatures(NamedTuple):
     hidden_states: torch.Tensor  # (num_images, num_patches + max_semantic_tokens, hidden_size)
     num_patches: int
     aggregation: AggregationOutput
-
-
-class Slots(NamedTuple):
-    """Where visual tokens enter a prompt; each field `(batch_size, num_tokens)`."""
-
-    is_used: torch.Tensor  # bool
-    image_index: torch.Tensor  # which image of the row, from 0
-    rank: torch.Tensor  # place in its run, counted from the right, from 1
-    is_semantic: torch.Tensor  # bool
 
 
 class GranulonMultiModalProjector(nn.Module):
@@ -148,19 +137,62 @@ class GranulonPreTrainedModel(PreTrainedModel):
         elif isinstance(module, IdentityLinear):
             init.eye_(module.weight)
 
+    def post_init(self):
+        super().post_init()
+        kept = self._kept_in_precision()
+        self._keep_in_fp32_modules |= {re.escape(name) for name, module in self.named_modules() if module in kept}
+
+    def _kept_in_precision(self) -> set[nn.Module]:
+        """
+        Modules that quantisers leave alone, whichever they are: what joins the parts, and the encoder's last
+        attention. Those of transformers go by names in `_keep_in_fp32_modules`, PyTorch's own by `qconfig`.
+        """
+        core = getattr(self, self.base_model_prefix, self)
+        tower = core.vision_tower
+        kept = {child for name, child in core.named_children() if name not in ("vision_tower", "language_model")}
+        kept |= {core._last_attention()}
+        kept |= {tower.get_submodule(name) for name in encoder_of(tower.config.model_type).float_modules}
+        for module in (module for root in kept for module in root.modules()):
+            module.qconfig = None
+        return kept
+
+    def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """As the library's, for which `_keep_in_fp32_modules` also means fp32 in a model of fp16: here it does not."""
+        plan = dict.fromkeys(self._keep_in_fp32_modules, dtype)
+        return {
+            **super()._get_dtype_plan(dtype),
+            **plan,
+            **dict.fromkeys(self._keep_in_fp32_modules_strict, torch.float32),
+        }
+
     @classmethod
     def from_pretrained(
         cls, *args, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs
     ):
         """
-        As `PreTrainedModel.from_pretrained`, but a checkpoint that does not fit is an error, not a warning.
+        As `PreTrainedModel.from_pretrained`, but only safetensors are read, and a checkpoint that does not fit is an
+        error, not a warning.
 
         Raises:
-            ValueError: weights are missing, unexpected, or of another shape (the last may be allowed).
+            ValueError: weights are missing, unexpected, of another shape (the last may be allowed) or damaged; weights
+                of the controller or of what joins the parts are NaN or infinite.
+            OSError: no safetensors there.
         """
-        # the library's own error about shapes is a RuntimeError that names nothing
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
-        model, info = loaded
+        if kwargs.get("use_safetensors") is False:
+            raise ValueError("`use_safetensors=False` would read a pickle, which can run code. Leave it out.")
+        if kwargs.get("state_dict") is None:
+            kwargs["use_safetensors"] = True
+        try:
+            # the library's own error about shapes is a RuntimeError that names nothing
+            model, info = super().from_pretrained(  # type: ignore[misc]
+                *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+        except SafetensorError as error:
+            source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+            raise ValueError(
+                f"The weights in {str(source)!r} are damaged ({error}). The file was cut short or is no safetensors "
+                "file: download it again."
+            ) from error
         names = ["missing_keys", "unexpected_keys", *([] if ignore_mismatched_sizes else ["mismatched_keys"])]
         faults = {name: sorted(map(str, info[name])) for name in names if info.get(name)}
         if faults:
@@ -173,21 +205,19 @@ class GranulonPreTrainedModel(PreTrainedModel):
                 "it belongs to another model or configuration: download it again, or load it with the class that "
                 "saved it."
             )
+        model._check_finite()
         return (model, info) if output_loading_info else model
 
-
-def _keep_attention(module: nn.Module, args: tuple, output: tuple) -> None:
-    module.attention_probabilities = output[1]
-
-
-def _accept_hub_keys(module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
-    """
-    Checkpoints name DINOv3's layers `layer.0`, memory `model.layer.0`. `from_pretrained` knows; `load_state_dict`,
-    with which trainers resume, does not.
-    """
-    saved, loaded = f"{prefix}vision_tower.layer.", f"{prefix}vision_tower.model.layer."
-    for key in [key for key in state_dict if key.startswith(saved)]:
-        state_dict[loaded + key.removeprefix(saved)] = state_dict.pop(key)
+    def _check_finite(self) -> None:
+        """The parts that are ours alone decide what is looked at: there, NaN would go on as an answer."""
+        core = getattr(self, self.base_model_prefix, self)
+        for name, parameter in core.named_parameters():
+            is_ours = not name.startswith(("vision_tower.", "language_model."))
+            if is_ours and not parameter.is_meta and not bool(parameter.isfinite().all()):
+                raise ValueError(
+                    f"The weight `{name}` holds NaN or infinite values: the training that saved it had diverged. Use "
+                    "an earlier checkpoint."
+                )
 
 
 class GranulonModel(GranulonPreTrainedModel):
@@ -212,12 +242,8 @@ class GranulonModel(GranulonPreTrainedModel):
             {"pixel": ContributionHead(config), "semantic": ContributionHead(config)}
         )
         if config.affinity == "attention":
-            # only the last layer computes attention explicitly: within a few percent of SDPA throughout
-            attention = self._last_attention()
-            attention.config = copy.deepcopy(attention.config)
-            attention.config._attn_implementation = "eager"
-            attention.register_forward_hook(_keep_attention)
-        self.register_load_state_dict_pre_hook(_accept_hub_keys)
+            record_last_attention(self.vision_tower)
+        self.register_load_state_dict_pre_hook(accept_saved_names)
         self.post_init()
 
     def train(self, mode: bool = True):
@@ -235,12 +261,11 @@ class GranulonModel(GranulonPreTrainedModel):
     def set_input_embeddings(self, value):
         self.language_model.set_input_embeddings(value)
 
+    def _last_attention(self) -> nn.Module:
+        return last_attention(self.vision_tower)
+
     def _trains_vision(self) -> bool:
         return any(parameter.requires_grad for parameter in self.vision_tower.parameters())
-
-    def _last_attention(self) -> Any:
-        """The self-attention of the encoder's last layer: (hidden states, probabilities) come out of it."""
-        return [m for m in self.vision_tower.modules() if hasattr(m, "k_proj") and hasattr(m, "config")][-1]
 
     # ------------------------------------------------------------------ image -> patches
 
@@ -272,59 +297,41 @@ class GranulonModel(GranulonPreTrainedModel):
             )
         if not torch.compiler.is_compiling() and not bool(pixel_values.isfinite().all()):
             raise ValueError("`pixel_values` holds NaN or infinite pixels. Check the images before preprocessing.")
-        num_patches = math.prod(grid)
+        num_patches, recorded = math.prod(grid), []
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_vision()):
-            hidden_states = self._run_vision_tower(pixel_values.to(self.vision_tower.dtype), grid)
+            options = {"recorded_attention": recorded} if self.config.affinity == "attention" else {}
+            encoder = encoder_of(self.config.vision_config.model_type)
+            hidden_states = encoder.run(self.vision_tower, pixel_values, self.config.patch_size, **options)
+            expected = num_patches + self.config.num_prefix_tokens
+            if hidden_states.shape[1] != expected:
+                raise ValueError(
+                    f"The vision encoder returned {hidden_states.shape[1]} tokens for a {grid[0]} x {grid[1]} grid of "
+                    f"patches, expected {expected} with its {self.config.num_prefix_tokens} prefix tokens."
+                )
             patch_tokens = hidden_states[:, -num_patches:]
-            if self.config.affinity == "similarity":
-                features = nn.functional.normalize(patch_tokens.float(), dim=-1)
-                return patch_tokens, features @ features.transpose(1, 2), grid
-            attention = self._last_attention()
-            probabilities, attention.attention_probabilities = attention.attention_probabilities, None
-            affinity = probabilities[:, :, -num_patches:, -num_patches:].float().mean(1)
-            return patch_tokens, affinity / affinity.sum(-1, keepdim=True), grid
-
-    def _run_vision_tower(self, pixel_values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """`(num_images, num_prefix_tokens + num_patches, hidden_size)`, after the encoder's final LayerNorm."""
-        model_type = self.config.vision_config.model_type
-        if model_type == "siglip2_vision_model":  # takes patches, not images
-            patch_height, patch_width = self.config.patch_size
-            patches = pixel_values.unflatten(3, (grid[1], patch_width)).unflatten(2, (grid[0], patch_height))
-            patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-            shapes = torch.tensor([grid] * len(patches), device=patches.device)
-            mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
-            return self.vision_tower(patches, pixel_attention_mask=mask, spatial_shapes=shapes).last_hidden_state
-        hidden_states = self.vision_tower(pixel_values).last_hidden_state
-        if model_type == "clip_vision_model":  # CLIP normalises only its class token
-            hidden_states = self.vision_tower.post_layernorm(hidden_states)
-        expected = math.prod(grid) + self.config.num_prefix_tokens
-        if hidden_states.shape[1] != expected:
-            raise ValueError(
-                f"The vision encoder returned {hidden_states.shape[1]} tokens for a {grid[0]} x {grid[1]} grid of "
-                f"patches, expected {expected} with its {self.config.num_prefix_tokens} prefix tokens."
-            )
-        return hidden_states
+            if recorded:
+                affinity = recorded[0][:, :, -num_patches:, -num_patches:].float().mean(1)
+                return patch_tokens, affinity / affinity.sum(-1, keepdim=True), grid
+            features = nn.functional.normalize(patch_tokens.float(), dim=-1)
+            return patch_tokens, features @ features.transpose(1, 2), grid
 
     # ------------------------------------------------------------------ question -> level
 
-    def _describe_question(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The controller's logits and descriptor of each row's question, from its token ids alone."""
-        config = self.config
-        question = find_question(
-            input_ids,
-            attention_mask,
-            self._is_visual(input_ids),
-            config.turn_end_token_ids or [],
-            config.assistant_start_token_ids or [],
-            config.text_config.bos_token_id,
-        )
+    def describe_question(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """
+        What the controller reads: the mean, over the tokens of each row's question, of the language model's first
+        block E1 (paper Eq. 5, the mean of Eq. 6). `find_question` says which tokens those are.
+
+        Returns:
+            `(batch_size, hidden_size)` fp32; zeros for a row without a question.
+        """
+        question = question_mask(self.config, input_ids, attention_mask)
         # flush left: causal attention over the question needs no padding mask
-        order = question.long().argsort(dim=1, descending=True, stable=True)
-        if not torch.compiler.is_compiling():
-            order = order[:, : max(1, int(question.sum(1).max()))]
-        question = question.gather(1, order)
+        if torch.compiler.is_compiling():
+            order = question.long().argsort(dim=1, descending=True, stable=True)
+        else:
+            order = flush(question, "left")
+        weights = question.gather(1, order).unsqueeze(-1).float()  # (batch_size, longest_question, 1)
         language_model = self.language_model
         hidden_states = self.get_input_embeddings()(input_ids.gather(1, order))
         position_ids = torch.arange(order.shape[1], device=order.device)[None]
@@ -335,14 +342,14 @@ class GranulonModel(GranulonPreTrainedModel):
             past_key_values=None,
             position_ids=position_ids,
         )
-        hidden_states = language_model.layers[0](  # E1 of Eq. 5
+        hidden_states = language_model.layers[0](  # E1
             hidden_states,
             attention_mask=mask,
             position_ids=position_ids,
             position_embeddings=language_model.rotary_emb(hidden_states, position_ids),
             use_cache=False,
         )
-        return self.granularity_controller(hidden_states, question)
+        return (hidden_states.float() * weights).sum(1) / weights.sum(1).clamp_min(1)
 
     def choose_granularity(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, granularity: torch.Tensor | None = None
@@ -359,7 +366,7 @@ class GranulonModel(GranulonPreTrainedModel):
             ValueError: a level out of range; or an open choice where the chat template does not mark the ends of
                 turns.
         """
-        has_image = self._is_visual(input_ids).any(1)
+        has_image = self.is_visual(input_ids).any(1)
         num_rows, num_levels = len(input_ids), len(self.config.levels)
         if granularity is None:
             granularity = torch.full((num_rows,), -1, device=input_ids.device)
@@ -377,7 +384,7 @@ class GranulonModel(GranulonPreTrainedModel):
                     "(the text that ends a user's turn)."
                 )
         if self.config.turn_end_token_ids:
-            logits, descriptor = self._describe_question(input_ids, attention_mask)
+            logits, descriptor = self.granularity_controller(self.describe_question(input_ids, attention_mask))
         else:
             logits = torch.zeros(num_rows, num_levels, device=input_ids.device)
             descriptor = torch.zeros(num_rows, self.config.controller_hidden_size, device=input_ids.device)
@@ -401,7 +408,7 @@ class GranulonModel(GranulonPreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        return self._describe_question(input_ids, attention_mask)[0].softmax(-1)
+        return self.granularity_controller(self.describe_question(input_ids, attention_mask))[0].softmax(-1)
 
     # ------------------------------------------------------------------ patches, level -> visual tokens
 
@@ -440,99 +447,43 @@ class GranulonModel(GranulonPreTrainedModel):
 
     # ------------------------------------------------------------------ visual tokens -> slots
 
-    def _is_visual(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def is_visual(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The mask of visual tokens: `(batch_size, num_tokens)` bool, True at `<image>` and `<semantic>` slots."""
         return input_ids.eq(self.config.image_token_id) | input_ids.eq(self.config.semantic_token_id)
 
     def count_slots(self, granularity: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """`(batch_size, 2)`: `<image>` and `<semantic>` slots that each image of a row uses at the row's level."""
-        counts = [(math.prod(pooled_size(grid, level["pixel_pool"])), level["tokens"]) for level in self.config.levels]
-        return torch.tensor(counts, device=granularity.device)[granularity.clamp_min(0)]
+        counts = torch.tensor(slot_counts(self.config.levels, grid), device=granularity.device)
+        return counts[granularity.clamp_min(0)]
 
-    def locate_slots(self, input_ids: torch.Tensor, slots_per_image: torch.Tensor) -> Slots:
-        """
-        An image is a run of `<image>` slots and a run of `<semantic>` slots. Of each run the *last* slots are used:
-        the token after an image then follows a used one, and its prediction does not rest on a masked position.
-        """
-        is_image, is_semantic = input_ids.eq(self.config.image_token_id), input_ids.eq(self.config.semantic_token_id)
-        rank = torch.where(is_semantic, _rank_from_right(is_semantic), _rank_from_right(is_image))
-        used = torch.where(is_semantic, slots_per_image[:, 1:], slots_per_image[:, :1])
-        image_index = (run_starts(is_image).cumsum(1) - 1).clamp_min(0)
-        return Slots((is_image | is_semantic) & (rank <= used), image_index, rank, is_semantic)
-
-    def check_slots(
-        self, input_ids: torch.Tensor, slots_per_image: torch.Tensor, num_images: int, grid: tuple[int, int]
-    ) -> None:
-        """
-        Raises:
-            ValueError: images and placeholders differ in number, or a run of slots was cut.
-        """
-        widest = (
-            max(math.prod(pooled_size(grid, level["pixel_pool"])) for level in self.config.levels),
-            self.config.max_semantic_tokens,
+    def locate_slots(
+        self, input_ids: torch.Tensor, granularity: torch.Tensor, grid: tuple[int, int], num_images: int
+    ) -> Slots:
+        """Where the images of each row, of a `(rows, columns)` grid, stand at its level."""
+        return locate_slots(
+            input_ids,
+            (self.config.image_token_id, self.config.semantic_token_id),
+            self.count_slots(granularity, grid),
+            num_images=num_images,
+            num_patches=math.prod(grid),
+            widest=slots_to_write(self.config.levels, grid, OPEN),
         )
-        num_runs = []
-        for kind, token_id in enumerate((self.config.image_token_id, self.config.semantic_token_id)):
-            is_slot = input_ids.eq(token_id)
-            rank = _rank_from_right(is_slot)
-            begins = run_starts(is_slot)
-            lengths = rank[begins]
-            wanted = slots_per_image[:, kind : kind + 1].expand_as(rank)[begins]
-            wrong = (lengths != wanted) & (lengths != widest[kind])
-            if bool(wrong.any()):
-                name = ("<image>", "<semantic>")[kind]
-                raise ValueError(
-                    f"Image features and image tokens do not match: a run of {int(lengths[wrong][0])} {name} tokens, "
-                    f"expected {int(wanted[wrong][0])} for its level or {widest[kind]} while the level is open. "
-                    "Either the prompt was cut inside an image (raise `max_length` or turn truncation off), or it was "
-                    "made for another level (pass on the `granularity` that the processor returned) or another image "
-                    "size."
-                )
-            num_runs.append(len(lengths))
-        if num_runs != [num_images, num_images]:
-            raise ValueError(
-                f"Image features and image tokens do not match: {num_images} images, but the prompt has {num_runs[0]} "
-                f"runs of <image> and {num_runs[1]} of <semantic> tokens. Pass one image for each placeholder, and "
-                "prompts that the processor expanded."
-            )
 
-    def _images_to_slots(self, features: ImageFeatures, slots: Slots, slots_per_image: torch.Tensor) -> torch.Tensor:
-        """
-        `(batch_size, num_tokens, hidden_size)`: the visual token of each used slot; other positions hold anything.
-        """
-        first_image = self._images_per_row(slots).cumsum(0) - self._images_per_row(slots)
-        image = (first_image[:, None] + slots.image_index).clamp_max(features.hidden_states.shape[0] - 1)
-        pixel, semantic = slots_per_image[:, :1] - slots.rank, slots_per_image[:, 1:] - slots.rank
-        token = torch.where(slots.is_semantic, features.num_patches + semantic, pixel)
-        token = token.clamp(0, features.hidden_states.shape[1] - 1)
-        device = features.hidden_states.device
-        return features.hidden_states[image.to(device), token.to(device)]
-
-    def _images_per_row(self, slots: Slots) -> torch.Tensor:
-        return torch.where(slots.is_used.any(1), slots.image_index[:, -1] + 1, 0)
-
-    def embed_images(
-        self,
-        input_ids: torch.Tensor,
-        pixel_values: torch.Tensor,
-        choice: GranularityChoice,
-    ) -> tuple[torch.Tensor, Slots, torch.Tensor, torch.Tensor]:
+    def embed_prompt(
+        self, input_ids: torch.Tensor, pixel_values: torch.Tensor, choice: GranularityChoice
+    ) -> tuple[torch.Tensor, Slots, torch.Tensor]:
         """
         Returns:
-            the visual token at each slot `(batch_size, num_tokens, hidden_size)`; the slots; the slots each image uses
-            `(batch_size, 2)`; and the projected tokens of each image.
+            embeddings of the prompt `(batch_size, num_tokens, hidden_size)` with the visual tokens in their slots; the
+            slots; and the visual tokens of each image.
         """
         grid = self.config.grid_of(*pixel_values.shape[-2:])
-        slots_per_image = self.count_slots(choice.granularity, grid)
-        slots = self.locate_slots(input_ids, slots_per_image)
-        if not torch.compiler.is_compiling():
-            self.check_slots(input_ids, slots_per_image, len(pixel_values), grid)
-        # the row of each image, without shapes that depend on values
-        ends = self._images_per_row(slots).cumsum(0)
-        images = torch.arange(len(pixel_values), device=ends.device)
-        row = torch.searchsorted(ends, images, right=True).clamp_max(len(ends) - 1)
+        slots = self.locate_slots(input_ids, choice.granularity, grid, len(pixel_values))
+        row = slots.row_of_image
         weights = straight_through(choice.logits, choice.granularity, choice.is_chosen)
         features = self.get_image_features(pixel_values, choice.granularity[row].clamp_min(0), weights[row])
-        return self._images_to_slots(features, slots, slots_per_image), slots, slots_per_image, features.hidden_states
+        inputs_embeds = self.get_input_embeddings()(input_ids)
+        return fill_slots(inputs_embeds, features.hidden_states, slots), slots, features.hidden_states
 
     # ------------------------------------------------------------------ the figure, from left to right
 
@@ -547,9 +498,8 @@ class GranulonModel(GranulonPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         granularity: torch.Tensor | None = None,
         granularity_logits: torch.Tensor | None = None,
-        image_embeds: torch.Tensor | None = None,
-        slots_per_image: torch.Tensor | None = None,
-        **kwargs: Any,
+        prompt_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> GranulonModelOutputWithPast:
         """
         Args:
@@ -557,59 +507,35 @@ class GranulonModel(GranulonPreTrainedModel):
                 slots.
             attention_mask: `(batch_size, num_tokens)`, or what `generate` made of it for a static cache.
             granularity: `(batch_size,)`, a level for each row, -1 for the controller's choice (the default).
-            granularity_logits: with `image_embeds` and `slots_per_image`: what `generate` decided and computed before
-                the first step. `image_embeds` is `(batch_size, max_used_slots, hidden_size)`, flush right.
+            granularity_logits, prompt_embeds: what `generate` decided and computed before the first step. The latter,
+                `(batch_size, num_prompt_tokens, hidden_size)`, is in place of the first embeddings.
 
         Raises:
             ValueError: images and placeholders do not match, or neither or both of `input_ids` and `inputs_embeds`
                 came.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Specify exactly one of `input_ids` and `inputs_embeds`.")
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-        elif pixel_values is not None:
-            raise ValueError("Images need `input_ids`: their slots and the question are found from token ids.")
-        num_tokens = inputs_embeds.shape[1]
+        self._check_inputs(input_ids, inputs_embeds, pixel_values, prompt_embeds)
         mask = attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 else None
-
-        descriptor = image_hidden_states = None
-        if input_ids is not None and image_embeds is not None and slots_per_image is not None:
-            slots = self.locate_slots(input_ids, slots_per_image)
-            later = slots.is_used.flip(1).cumsum(1).flip(1)  # used slots from this one to the end of the row
-            place = (image_embeds.shape[1] - later).clamp(0, image_embeds.shape[1] - 1)
-            visual_embeds = image_embeds.gather(1, place.unsqueeze(-1).expand(-1, -1, image_embeds.shape[-1]))
-            inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
-        elif input_ids is not None and pixel_values is not None:
-            local_mask = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
-            choice = self.choose_granularity(input_ids, local_mask, granularity)
-            visual_embeds, slots, _, image_hidden_states = self.embed_images(input_ids, pixel_values, choice)
-            inputs_embeds = torch.where(slots.is_used.unsqueeze(-1), visual_embeds.to(inputs_embeds), inputs_embeds)
-            granularity, granularity_logits, descriptor = choice.granularity, choice.logits, choice.descriptor
-            local_mask = local_mask * (slots.is_used | ~self._is_visual(input_ids)).to(local_mask)
-            mask = attention_mask = (
-                local_mask if mask is None else torch.cat([mask[:, :-num_tokens], local_mask], dim=1)
-            )
-            position_ids = None
-        elif (
-            num_tokens > 1
-            and input_ids is not None
-            and not torch.compiler.is_compiling()
-            and bool(self._is_visual(input_ids).any())
-        ):
-            raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
-
+        choice = slots = image_hidden_states = None
+        if prompt_embeds is not None:
+            later = self.get_input_embeddings()(input_ids[:, prompt_embeds.shape[1] :])
+            inputs_embeds = torch.cat([prompt_embeds.to(later), later], dim=1)
+        elif pixel_values is not None:
+            num_tokens = input_ids.shape[1]
+            present = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
+            choice = self.choose_granularity(input_ids, present, granularity)
+            inputs_embeds, slots, image_hidden_states = self.embed_prompt(input_ids, pixel_values, choice)
+            present = present * (slots.is_used | ~slots.is_visual)
+            mask = attention_mask = present if mask is None else torch.cat([mask[:, :-num_tokens], present], dim=1)
+            granularity, granularity_logits, position_ids = choice.granularity, choice.logits, None
+        elif inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
         if position_ids is None and mask is not None:
-            position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -num_tokens:]
-        outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **kwargs,
-        )
+            position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -inputs_embeds.shape[1] :]
+
+        outputs = self._run_language_model(inputs_embeds, attention_mask, position_ids, past_key_values, slots, kwargs)
         if granularity_logits is None:  # no image: no level
-            granularity = torch.full(inputs_embeds.shape[:1], -1, device=inputs_embeds.device)
+            granularity = torch.full(inputs_embeds.shape[:1], OPEN, device=inputs_embeds.device)
             granularity_logits = torch.zeros(len(granularity), len(self.config.levels), device=inputs_embeds.device)
         return GranulonModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
@@ -618,17 +544,66 @@ class GranulonModel(GranulonPreTrainedModel):
             attentions=outputs.attentions,
             granularity=granularity,
             granularity_logits=granularity_logits,
-            question_descriptor=descriptor,
+            question_descriptor=None if choice is None else choice.descriptor,
             image_hidden_states=image_hidden_states,
             attention_mask=mask,
         )
 
+    def _check_inputs(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        pixel_values: torch.Tensor | None,
+        prompt_embeds: torch.Tensor | None,
+    ) -> None:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Specify exactly one of `input_ids` and `inputs_embeds`.")
+        if input_ids is None:
+            if pixel_values is not None:
+                raise ValueError("Images need `input_ids`: their slots and the question are found from token ids.")
+        elif pixel_values is None and prompt_embeds is None and input_ids.shape[1] > 1:
+            is_left = not torch.compiler.is_compiling() and bool(self.is_visual(input_ids).any())
+            if is_left:
+                raise ValueError("The prompt has image placeholders, but no `pixel_values` came with it.")
 
-def _rank_from_right(is_slot: torch.Tensor) -> torch.Tensor:
-    """`(batch_size, num_tokens)`: the place of each True in its run of Trues, from 1 at the right end; 0 elsewhere."""
-    count = is_slot.flip(1).long().cumsum(1)
-    before_run = torch.where(is_slot.flip(1), 0, count).cummax(1).values
-    return ((count - before_run) * is_slot.flip(1)).flip(1)
+    def _run_language_model(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: Any,
+        position_ids: torch.Tensor | None,
+        past_key_values: Cache | None,
+        slots: Slots | None,
+        kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """
+        In training, and wherever no cache is wanted, empty slots are left out. Their hidden states come back as zeros;
+        nothing reads them. (`generate` leaves them out itself.)
+        """
+        is_watched = any(kwargs.get(name) for name in ("use_cache", "output_hidden_states", "output_attentions"))
+        is_free = self.training or kwargs.get("use_cache") is False
+        is_compiling, order = torch.compiler.is_compiling(), None
+        if slots is not None and past_key_values is None and is_free and not (is_watched or is_compiling):
+            order = flush(slots.is_used | ~slots.is_visual, "left")
+        if order is None or order.shape[1] == inputs_embeds.shape[1]:
+            return self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        rows = order.unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds.gather(1, rows),
+            attention_mask=attention_mask.gather(1, order),
+            position_ids=position_ids.gather(1, order),
+            **{**kwargs, "use_cache": False},
+        )
+        hidden_states = outputs.last_hidden_state
+        outputs.last_hidden_state = torch.zeros_like(inputs_embeds, dtype=hidden_states.dtype).scatter(
+            1, rows, hidden_states
+        )
+        return outputs
 
 
 class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerationMixin):
@@ -709,10 +684,9 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
         labels: torch.Tensor | None = None,
         granularity: torch.Tensor | None = None,
         granularity_logits: torch.Tensor | None = None,
-        image_embeds: torch.Tensor | None = None,
-        slots_per_image: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> GranulonCausalLMOutputWithPast:
         """
         See `GranulonModel.forward`.
@@ -730,8 +704,7 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
             inputs_embeds=inputs_embeds,
             granularity=granularity,
             granularity_logits=granularity_logits,
-            image_embeds=image_embeds,
-            slots_per_image=slots_per_image,
+            prompt_embeds=prompt_embeds,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
