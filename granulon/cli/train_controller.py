@@ -1,6 +1,5 @@
 """`granulon train-controller`: a controller from questions alone, or from what a model finds likely."""
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ Examples:
   granulon train-controller --text Qwen/Qwen2.5-1.5B-Instruct --out my-controller
   granulon train-controller --model my-granulon --feedback my-data --out my-granulon-routed"""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OF_A_CORPUS = ("corpus", "heldout", "levels", "tokenizer", "turn_end", "controller_hidden_size", "no_refit")
+_OF_A_LANGUAGE_MODEL = ("levels", "tokenizer", "turn_end", "controller_hidden_size")
+_OF_A_CORPUS = ("corpus", "heldout", "refit", *_OF_A_LANGUAGE_MODEL)
 _OF_FEEDBACK = ("cost_per_token", "max_rows", "device")
 
 
@@ -56,7 +56,9 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 )
 @click.option("--noise", type=click.FloatRange(min=0), show_default="0.45", help="In standard deviations.")
 @click.option("--seeds", default="0", callback=_seeds, help="Comma-separated; the best on dev is kept.")
-@click.option("--no-refit", is_flag=True, help="Do not train once more with the dev questions.")
+@click.option(
+    "--no-refit", "refit", flag_value=False, default=True, help="Do not train once more with the dev questions."
+)
 @click.option(
     "--feedback",
     metavar="DATA",
@@ -72,7 +74,19 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @click.option("--max-rows", type=click.IntRange(min=1), help="With --feedback: use so many rows of the data at most.")
 @click.option("--device", type=Device(), help="With --feedback: such as cuda or cpu.")
 @click.pass_context
-def command(context: click.Context, text: str | None, model: str | None, feedback: str | None, **options: Any) -> None:
+def command(
+    context: click.Context,
+    text: str | None,
+    model: str | None,
+    out: Path,
+    dtype: str,
+    seeds: list[int],
+    feedback: str | None,
+    steps: int | None,
+    learning_rate: float | None,
+    noise: float | None,
+    **options: Any,
+) -> None:
     """
     Train the granularity controller for a language model (--text) from a corpus of questions: no images, no encoder.
     For a composed Granulon (--model), a copy of it gets the new controller.
@@ -80,45 +94,30 @@ def command(context: click.Context, text: str | None, model: str | None, feedbac
     source = text or model
     if source is None or (text and model):
         raise click.UsageError("It needs either --text LANGUAGE_MODEL or --model GRANULON, one of the two.", context)
-    quieten()
-    if feedback is None:
-        refuse_options(context, _OF_FEEDBACK, "without --feedback")
-        if model:
-            refuse_options(context, ["levels", "tokenizer", "turn_end", "controller_hidden_size"], "with --model")
-        _train_on_questions(source, **options)
-    else:
-        if not model:
-            raise click.UsageError("--feedback needs --model: answers are scored by the whole model.", context)
+    if feedback and not model:
+        raise click.UsageError("--feedback needs --model: answers are scored by the whole model.", context)
+    if feedback and len(seeds) > 1:
+        raise click.UsageError("--seeds names several, but --feedback trains with one.", context)
+    if feedback:
         refuse_options(context, _OF_A_CORPUS, "with --feedback")
-        if len(options["seeds"]) > 1:
-            raise click.UsageError("--seeds names several, but --feedback trains with one.", context)
-        _train_on_feedback(model, feedback, **options)
-
-
-def _train_on_questions(
-    source: str, *, out: Path, no_refit: bool, steps: Any, learning_rate: Any, noise: Any, **options: Any
-) -> None:
-    from granulon.training.controller import train_controller
-
-    for name in _OF_FEEDBACK:
-        del options[name]
+    else:
+        refuse_options(context, _OF_FEEDBACK, "without --feedback")
+    if model:
+        refuse_options(context, _OF_A_LANGUAGE_MODEL, "with --model")
     training = {"steps": steps, "learning_rate": learning_rate, "noise": noise}
-    settings = train_controller(
-        source,
-        out,
-        refit=not no_refit,
-        report=click.echo,
-        **options,
-        **{name: value for name, value in training.items() if value is not None},
-    )
-    click.echo(f"Wrote {out}: seed {settings['training']['seed']}, {settings['seconds']:.0f} s")
+    shared = {name: value for name, value in training.items() if value is not None}
+    shared |= {"dtype": dtype, "report": click.echo}
+    quieten()
+    if feedback:
+        with needs_extra("train"):
+            from granulon.training.controller.feedback import train_from_feedback
 
+        learning = {name: options[name] for name in _OF_FEEDBACK}
+        train_from_feedback(source, out, feedback, seed=seeds[0], **shared, **learning)
+        click.echo(f"Wrote {out}")
+    else:
+        from granulon.training.controller import train_controller
 
-def _train_on_feedback(model: str, feedback: str, **options: Any) -> None:
-    with needs_extra("train"):
-        from granulon.training.controller import run_controller_stage
-
-    seeds = ",".join(map(str, options.pop("seeds")))
-    defaults = {"steps": 4000, "learning_rate": 1e-3, "noise": 0.45}
-    options = {name: defaults.get(name) if value is None else value for name, value in options.items()}
-    run_controller_stage(Namespace(text=None, model=model, feedback=feedback, seeds=seeds, **options))
+        reading = {name: options[name] for name in _OF_A_CORPUS}
+        settings = train_controller(source, out, seeds=seeds, **shared, **reading)
+        click.echo(f"Wrote {out}: seed {settings['training']['seed']}, {settings['seconds']:.0f} s")

@@ -16,7 +16,6 @@ model, processor = GranulonForConditionalGeneration.from_backbones(vision, text,
 needs the extra `train`.
 """
 
-from .command import add_controller_arguments, run_controller_stage
 from .directory import render_controller_card, write_controller
 from .first_block import load_first_block
 from .fitting import fit_controller, optimise_controller, predict
@@ -27,7 +26,6 @@ from .stage import CORPORA, train_controller
 __all__ = [
     "CORPORA",
     "QuestionReader",
-    "add_controller_arguments",
     "fit_controller",
     "load_first_block",
     "open_reader",
@@ -35,7 +33,6 @@ __all__ = [
     "pool_questions",
     "predict",
     "render_controller_card",
-    "run_controller_stage",
     "train_controller",
     "write_controller",
 ]

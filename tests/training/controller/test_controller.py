@@ -24,13 +24,11 @@ from granulon.evaluation.granularity import (
 )
 from granulon.modeling_granulon.granularity_granulon import GranularityController
 from granulon.training.controller import (
-    add_controller_arguments,
     fit_controller,
     open_reader,
     optimise_controller,
     pool_questions,
     predict,
-    run_controller_stage,
     train_controller,
 )
 
@@ -377,11 +375,9 @@ def test_a_composed_model_gets_its_controller_back(trained: Path, tmp_path: Path
     model.save_pretrained(tmp_path / "model", max_shard_size="200KB")
     processor.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "checkpoint-5").mkdir()
-    parser = argparse.ArgumentParser()
-    add_controller_arguments(parser)
     options = ["--corpus", str(trained / "corpus.jsonl"), "--steps", "60"]
-    arguments = parser.parse_args(["--model", str(tmp_path / "model"), "--out", str(tmp_path / "new"), *options])
-    run_controller_stage(arguments)
+    where = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "new")]
+    assert main(["train-controller", *where, *options]) == 0
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "new")
     for name, value in model.state_dict().items():
         is_same = torch.equal(value, again.state_dict()[name])
@@ -395,23 +391,6 @@ def test_a_composed_model_gets_its_controller_back(trained: Path, tmp_path: Path
 
 def tiny_level(name: str) -> dict:
     return {"name": name, "pool": 1, "clusters": 4, "tokens": 3}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "needs either --text"),
-        (["--text", "a", "--model", "b"], "needs either --text"),
-        (["--text", "a"], "needs --out"),
-        (["--text", "a", "--out", "x", "--seeds", "one"], "--seeds is 'one'"),
-        (["--text", "a", "--out", "x", "--feedback", "d"], "--feedback needs --model"),
-    ],
-)
-def test_arguments_that_contradict(options: list[str], message: str):
-    parser = argparse.ArgumentParser()
-    add_controller_arguments(parser)
-    with pytest.raises(ValueError, match=message):
-        run_controller_stage(parser.parse_args(options))
 
 
 def test_a_broken_corpus_leaves_nothing(trained: Path, tmp_path: Path):

@@ -1,6 +1,5 @@
 """Ranking feedback: the loss worked by hand, scores against a slow loop, and a model for which levels truly matter."""
 
-import argparse
 import importlib
 import json
 import math
@@ -13,7 +12,8 @@ import torch
 
 from transformers import AutoModelForImageTextToText
 
-from granulon.training.controller import add_controller_arguments, feedback, run_controller_stage
+from granulon.cli import main
+from granulon.training.controller import feedback
 from granulon.training.controller.feedback import (
     LevelScores,
     evaluate_choices,
@@ -207,12 +207,9 @@ def test_the_command_learns_from_a_folder(tmp_path: Path, capsys: pytest.Capture
         for number in range(12)
     ]
     (tmp_path / "data" / "chat.json").write_text(json.dumps(chats))
-    parser = argparse.ArgumentParser()
-    add_controller_arguments(parser)
     options = ["--feedback", str(tmp_path / "data"), "--steps", "20", "--cost-per-token", "0.001"]
-    run_controller_stage(
-        parser.parse_args(["--model", str(tmp_path / "model"), "--out", str(tmp_path / "new"), *options])
-    )
+    where = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "new")]
+    assert main(["train-controller", *where, *options]) == 0
     printed = capsys.readouterr().out
     assert "before: loss" in printed and "after: loss" in printed and "visual tokens; far" in printed
     report = json.loads((tmp_path / "new" / "feedback.json").read_text())
