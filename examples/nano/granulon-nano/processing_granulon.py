@@ -1,32 +1,33 @@
 """Granulon's processor: chat messages and images to token slots and pixels."""
 
-import math
-import re
 from typing import Any
 
 import torch
 
-from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessingKwargs, ProcessorMixin
-from transformers.utils.chat_template_utils import mark_control_tokens
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from .chats_granulon import (
+    ControlTokens,
+    added_around,
+    control_tokens,
+    cut_marked,
+    encode_with_offsets,
+    has_marks,
+    mark,
+    read_message,
+    strip_marks,
+)
+from .image_processing_granulon import GranulonImageProcessorKwargs
+from .slots_granulon import OPEN, level_index, level_indices, slots_to_write
 
 
-# the library's own marks around text that looks like a control token but is not one
-_START, _END = mark_control_tokens("x", re.compile("x")).split("x")
-_MARKED = re.compile(f"{_START}.*?{_END}")
-
-
-class GranulonImagesKwargs(ImagesKwargs, total=False):
-    """
-    Args:
-        granularity: a level's name or index, or a list with one for each text; `None` or "auto" lets the controller
-            choose.
-    """
-
-    granularity: Any
+# options of the library's `apply_chat_template` that are no variables of a template
+_NO_VARIABLES = {"return_tensors", "return_dict", "return_assistant_tokens_mask", "continue_final_message"}
 
 
 class GranulonProcessorKwargs(ProcessingKwargs, total=False):
-    images_kwargs: GranulonImagesKwargs
+    images_kwargs: GranulonImageProcessorKwargs
     _defaults = {"text_kwargs": {"padding": False}}
 
 
@@ -83,10 +84,11 @@ class GranulonProcessor(ProcessorMixin):
     def __call__(self, images: Any = None, text: Any = None, granularity: Any = None, **kwargs: Any):
         """
         Args:
-            images: one image, one for each placeholder in order, or a list of them for each text. An image is a PIL
-                image, an array, a tensor, a path, a URL, a data URI or base64 text.
+            images: one image, one for each placeholder in order, or a list of them for each text. An image is
+                whatever `images_granulon.open_image` takes: a PIL image, an array, a path, a URL, bytes ...
             text: one or several prompts, with `image_token` where an image belongs.
-            granularity: see `GranulonImagesKwargs`.
+            granularity: a level's name or index, or a list with one for each text; `None` or "auto" lets the
+                controller choose.
 
         Returns:
             `input_ids`, `attention_mask`, `pixel_values` `(num_images, 3, height, width)`, and, where a level is
@@ -101,51 +103,30 @@ class GranulonProcessor(ProcessorMixin):
             nested = kwargs["images_kwargs"].pop("granularity", None)
             granularity = nested if granularity is None else granularity
         if text is None:
-            return super().__call__(images=images, text=text, **kwargs)
+            return self._stack(super().__call__(images=images, text=text, **kwargs))
         texts = [text] if isinstance(text, str) else list(text)
-        levels = self._level_indices(granularity, len(texts))
-        counts = self._count_placeholders(texts)
+        levels = level_indices(granularity, self.level_names, len(texts))
+        counts = self._count_placeholders(texts, is_marked=kwargs.get("sanitize_control_tokens", False))
         images = self._flatten_images(images, counts)
         per_image = [level for level, count in zip(levels, counts, strict=True) for _ in range(count)]
-        output = super().__call__(images=images, text=texts, granularity=per_image, **kwargs)
-        if any(level >= 0 for level in levels) and "input_ids" in output:
+        output = self._stack(super().__call__(images=images, text=texts, granularity=per_image, **kwargs))
+        if images is not None and "input_ids" in output:
+            self._check_whole(output, levels, counts)
+        if "text_replacement_offsets" in output and kwargs.get("sanitize_control_tokens"):
+            output["offset_mapping"] = self._offsets(texts, output)
+        if any(level != OPEN for level in levels) and "input_ids" in output:
             is_tensor = isinstance(output["input_ids"], torch.Tensor)
             output["granularity"] = torch.tensor(levels) if is_tensor else levels
         return output
 
-    def _level_indices(self, granularity: Any, num_texts: int) -> list[int]:
-        if isinstance(granularity, torch.Tensor):
-            granularity = granularity.tolist()
-        if not isinstance(granularity, list | tuple):
-            granularity = [granularity] * num_texts
-        if len(granularity) != num_texts:
-            raise ValueError(
-                f"`granularity` lists {len(granularity)} levels for {num_texts} texts. Pass one level, or one for "
-                "each text."
-            )
-        return [self._level_index(level) for level in granularity]
-
-    def _level_index(self, level: Any) -> int:
-        if level is None or level == "auto":
-            return -1
-        if isinstance(level, str) and level in self.level_names:
-            return self.level_names.index(level)
-        if isinstance(level, int) and not isinstance(level, bool) and -1 <= level < len(self.levels):
-            return level
-        raise ValueError(
-            f"`granularity` got {level!r}, expected one of {self.level_names}, an index from 0 to "
-            f"{len(self.levels) - 1}, or "
-            '"auto" for the controller\'s choice.'
-        )
-
-    def _count_placeholders(self, texts: list[str]) -> list[int]:
+    def _count_placeholders(self, texts: list[str], is_marked: bool) -> list[int]:
         counts = []
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"Text {index} is a {type(text).__name__}, expected a string.")
             if not text.strip():
                 raise ValueError(f"Text {index} is empty. Pass a question, or at least `processor.image_token`.")
-            text = _MARKED.sub("", text)
+            text = cut_marked(text) if is_marked else text
             if self.semantic_token in text:
                 raise ValueError(
                     f"Text {index} contains {self.semantic_token!r}, which is reserved for semantic tokens: the "
@@ -176,51 +157,63 @@ class GranulonProcessor(ProcessorMixin):
             )
         return flat or None
 
-    def _process_images(self, images: Any, granularity: Any = None, **kwargs: Any):
-        images = self.image_processor.fetch_images(images)
-        processed = self.image_processor(images, **{**kwargs, "return_tensors": None})
-        sizes = sorted({tuple(image.shape[-2:]) for image in processed["pixel_values"]})
-        if len(sizes) > 1:
+    # ------------------------------------------------------------------ slots
+
+    def replace_image_token(
+        self, image_inputs: dict[str, Any], image_idx: int, granularity: Any = None, **kwargs: Any
+    ) -> str:
+        """
+        The slots of an image: the library writes them in place of its placeholder.
+
+        Args:
+            image_inputs: what the image processor gave.
+            granularity: level indices, one for each image.
+
+        Raises:
+            ValueError: images of different sizes, or a size that the encoder cannot take.
+        """
+        size, first = (tuple(image_inputs["pixel_values"][index].shape[-2:]) for index in (image_idx, 0))
+        if size != first:
             raise ValueError(
-                f"The images of a batch have the sizes {sizes} after preprocessing; they must be equal. Leave "
-                "`do_resize` on with a `size` of height and width, or process them one by one."
+                f"The images of a batch have the sizes {sorted({first, size})} after preprocessing; they must be "
+                "equal. Leave `do_resize` on with a `size` of height and width, or process them one by one."
             )
-        (height, width), (patch_height, patch_width) = sizes[0], self.patch_size
-        if height % patch_height or width % patch_width or not min(height // patch_height, width // patch_width):
-            raise ValueError(
-                f"Images of {height} x {width} pixels cannot be cut into patches of {patch_height} x {patch_width}. "
-                "Leave `do_resize` on, or pass images whose sides are multiples of the patch."
-            )
-        if self.image_size is not None and [height, width] != self.image_size:
+        grid, level = self._grid(*size), OPEN if granularity is None else granularity[image_idx]
+        if self.image_size is not None and list(size) != self.image_size:
             raise ValueError(
                 f"This encoder has learned positions for {self.image_size[0]} x {self.image_size[1]} pixels and takes "
-                f"no other size, got {height} x {width}. Leave `size`, `crop_size`, `do_resize` and `do_center_crop` "
-                "as they are."
+                f"no other size, got {size[0]} x {size[1]}. Leave `size`, `crop_size`, `do_resize` and "
+                "`do_center_crop` as they are."
             )
-        pixel_values = [torch.as_tensor(image, dtype=torch.float32) for image in processed["pixel_values"]]
-        processed["pixel_values"] = torch.stack(pixel_values)
-        levels = [-1] * len(pixel_values) if granularity is None else granularity
-        return processed, [self._slots(height, width, level) for level in levels]
-
-    def _count_slots(self, height: int, width: int, level: int) -> tuple[int, int]:
-        """`<image>` and `<semantic>` slots of an image of so many pixels; -1 is the open level."""
-        rows, columns = height // self.patch_size[0], width // self.patch_size[1]
-        levels = self.levels if level < 0 else [self.levels[level]]
-        pixel = max(
-            math.ceil(rows / entry["pixel_pool"]) * math.ceil(columns / entry["pixel_pool"]) for entry in levels
-        )
-        return pixel, max(entry["tokens"] for entry in levels)
-
-    def _slots(self, height: int, width: int, level: int) -> str:
-        pixel, semantic = self._count_slots(height, width, level)
+        pixel, semantic = slots_to_write(self.levels, grid, level)
         return self.image_token * pixel + self.semantic_token * semantic
 
-    def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
-        super()._check_special_mm_tokens(text, text_inputs, modalities)
-        input_ids = text_inputs["input_ids"]
-        rows = input_ids.tolist() if hasattr(input_ids, "tolist") else input_ids
-        counted = [list(row).count(self.semantic_token_id) for row in rows]
-        wanted = [_MARKED.sub("", sample).count(self.semantic_token) for sample in text]
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = height // self.patch_size[0], width // self.patch_size[1]
+        if not rows or not columns or (rows * self.patch_size[0], columns * self.patch_size[1]) != (height, width):
+            raise ValueError(
+                f"Images of {height} x {width} pixels cannot be cut into patches of {self.patch_size[0]} x "
+                f"{self.patch_size[1]}. Leave `do_resize` on, or pass images whose sides are multiples of the patch."
+            )
+        return rows, columns
+
+    def _stack(self, output: Any) -> Any:
+        """The output with its pixels in one tensor of floats."""
+        pixels = output.get("pixel_values")
+        if isinstance(pixels, list):
+            pixels = torch.stack([torch.as_tensor(image, dtype=torch.float32) for image in pixels])
+        if isinstance(pixels, torch.Tensor):
+            output["pixel_values"] = pixels.float()
+        return output
+
+    def _check_whole(self, output: Any, levels: list[int], counts: list[int]) -> None:
+        """The library counts `image_token`; what it leaves is that no semantic slot was cut off."""
+        grid = self._grid(*output["pixel_values"].shape[-2:])
+        wanted = [
+            count * slots_to_write(self.levels, grid, level)[1] for level, count in zip(levels, counts, strict=True)
+        ]
+        counted = [list(row).count(self.semantic_token_id) for row in _to_lists(output["input_ids"])]
         if counted != wanted:
             raise ValueError(
                 f"Image features and image tokens do not match: the prompts need {wanted} semantic tokens, but "
@@ -233,10 +226,9 @@ class GranulonProcessor(ProcessorMixin):
         """Slots of images of the given (height, width) before preprocessing, for serving engines that plan ahead."""
         if image_sizes is None:
             return MultiModalData()
-        level = self._level_index(granularity)
         final = self.image_processor.crop_size if self.image_processor.do_center_crop else self.image_processor.size
-        height, width = self.image_size or (final["height"], final["width"])
-        count = sum(self._count_slots(height, width, level))
+        grid = self._grid(*(self.image_size or (final["height"], final["width"])))
+        count = sum(slots_to_write(self.levels, grid, level_index(granularity, self.level_names)))
         return MultiModalData(num_image_tokens=[count] * len(image_sizes), num_image_patches=[1] * len(image_sizes))
 
     # ------------------------------------------------------------------ chats
@@ -246,72 +238,139 @@ class GranulonProcessor(ProcessorMixin):
         conversation: Any,
         chat_template: str | None = None,
         tokenize: bool = False,
-        return_assistant_tokens_mask: bool = False,
+        tools: Any = None,
+        documents: Any = None,
         processor_kwargs: dict[str, Any] | None = None,
+        sanitize_control_tokens: bool = False,
         **kwargs: Any,
     ):
         """
         As `ProcessorMixin.apply_chat_template`. Every template sees plain strings: image items become `image_token`
-        where they stand. Reserved tokens in a user's text stay text.
+        where they stand. Control tokens in the messages, tools and documents stay text.
 
         Args:
             processor_kwargs: for `__call__`, such as `{"granularity": "fine"}`.
+            sanitize_control_tokens: keep them as text in the variables of the template (`kwargs`), too.
+
+        Raises:
+            TypeError, ValueError: what is malformed, by message and field.
         """
+        template = self._find_template(chat_template)
+        tokens = control_tokens(self.tokenizer, template, (self.image_token, self.semantic_token))
+        is_batched, chats, images = self._read_chats(conversation, tokens, opens_images=tokenize)
+        processor_kwargs = dict(processor_kwargs or {})
+        if any(images):
+            processor_kwargs.setdefault("images", images if is_batched else images[0])
+        given = {"tools": tools, "documents": documents, **(kwargs if sanitize_control_tokens else {})}
+        kwargs.update({name: mark(value, tokens.of_users, f"`{name}`") for name, value in given.items()})
+        variables = {**self.tokenizer.special_tokens_map, **kwargs}
+        try:
+            if tokenize and any(map(has_marks, [*chats, *(kwargs[name] for name in given)])):
+                processor_kwargs["sanitize_control_tokens"] = True
+                chat_template = self._write_added_tokens(template, chats[0], processor_kwargs, variables)
+            output = super().apply_chat_template(
+                chats if is_batched else chats[0],
+                chat_template=chat_template,
+                tokenize=tokenize,
+                processor_kwargs=processor_kwargs,
+                **kwargs,
+            )
+        except Exception as error:  # jinja's own, or whatever its operations raise on what a message holds
+            self._blame_message(error, chats, template, is_batched, variables)
+            raise
+        if tokenize:
+            return output
+        return strip_marks(output) if isinstance(output, str) else [strip_marks(text) for text in output]
+
+    def _read_chats(
+        self, conversation: Any, tokens: ControlTokens, opens_images: bool
+    ) -> tuple[bool, list[list[dict[str, Any]]], list[list[Any]]]:
+        """Whether several chats came; the messages of each (`read_message`); and its images."""
         if not isinstance(conversation, list | tuple) or not conversation:
             raise ValueError(
                 f"`conversation` must be a non-empty list of messages, or of chats, got {conversation!r}."
             )
         is_batched = isinstance(conversation[0], list | tuple)
-        images: list[list[Any]] = []
-        chats: list[list[dict[str, Any]]] = []
-        for chat in conversation if is_batched else [conversation]:
-            images.append([])
-            chats.append([self._flatten_message(message, images[-1]) for message in chat])
-        processor_kwargs = dict(processor_kwargs or {})
-        if any(images):
-            processor_kwargs.setdefault("images", images if is_batched else images[0])
-        if any(_START in (message.get("content") or "") for chat in chats for message in chat):
-            if not tokenize:  # nobody would resolve the marks
-                for message in (message for chat in chats for message in chat):
-                    message["content"] = re.sub(f"[{_START}{_END}]", "", message.get("content") or "")
-            elif return_assistant_tokens_mask:
-                raise ValueError(
-                    f"A message holds {self.image_token!r} or {self.semantic_token!r} as text, which cannot be kept "
-                    "as text with `return_assistant_tokens_mask=True`. Remove it from the message."
-                )
-            else:
-                processor_kwargs["sanitize_control_tokens"] = True
-        return super().apply_chat_template(
-            chats if is_batched else chats[0],
-            chat_template=chat_template,
-            tokenize=tokenize,
-            return_assistant_tokens_mask=return_assistant_tokens_mask,
-            processor_kwargs=processor_kwargs,
-            **kwargs,
-        )
+        fetch = self.image_processor.fetch_image if opens_images else _leave
+        chats, images = [], []
+        for index, chat in enumerate(conversation if is_batched else [conversation]):
+            if not isinstance(chat, list | tuple) or not chat:
+                raise ValueError(f"Chat {index} must be a non-empty list of messages, got {chat!r}.")
+            of_chat = f" of chat {index}" if is_batched else ""
+            read = [
+                read_message(message, f"Message {place}{of_chat}", self.image_token, tokens, fetch)
+                for place, message in enumerate(chat)
+            ]
+            chats.append([message for message, _ in read])
+            images.append([image for _, found in read for image in found])
+        return is_batched, chats, images
 
-    def _flatten_message(self, message: dict[str, Any], images: list[Any]) -> dict[str, Any]:
-        """The message with its content as one string; its images are appended to `images`."""
-        content = message.get("content")
-        if content is None:
-            return dict(message)
-        parts = [""]  # texts, and image tokens between them
-        for item in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            kind = item.get("type")
-            if kind == "text":
-                parts[-1] += item["text"]
-            elif kind in ("image", "image_url"):
-                source = item.get("image_url", item) if kind == "image_url" else item
-                source = {"url": source} if isinstance(source, str) else source
-                images.extend(source[key] for key in ("image", "url", "path", "base64") if source.get(key) is not None)
-                parts += [self.image_token, ""]
-            else:
-                raise ValueError(
-                    f"A message item has the type {kind!r}, expected `text`, `image` or `image_url`: {item!r}."
-                )
-        reserved = re.compile(f"{re.escape(self.image_token)}|{re.escape(self.semantic_token)}")
-        parts[::2] = [mark_control_tokens(text, reserved) for text in parts[::2]]
-        return {**message, "content": "".join(parts)}
+    def _find_template(self, chat_template: str | None) -> str:
+        """The text of the chat template that the library will use."""
+        own = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        return own.get(chat_template or "default", chat_template) or ""
+
+    def _write_added_tokens(
+        self, template: str, chat: list[dict[str, Any]], processor_kwargs: dict[str, Any], variables: dict[str, Any]
+    ) -> str:
+        """
+        The template that itself writes what the tokenizer would add around its text: of marked texts, the library
+        encodes only what is there. A template that begins with the token that begins texts stays as it is.
+        """
+        before, after = added_around(self.tokenizer)
+        if not before + after or not processor_kwargs.get("add_special_tokens", True):
+            return template
+        processor_kwargs["add_special_tokens"] = False
+        begin = self.tokenizer.bos_token
+        if begin is not None and self._render(chat, template, variables).startswith(begin):
+            return template
+        return before + (template.removesuffix("\n") + after if after else template)
+
+    def _render(self, chat: list[dict[str, Any]], template: str, variables: dict[str, Any]) -> str:
+        variables = {name: value for name, value in variables.items() if name not in _NO_VARIABLES}
+        return render_jinja_template([chat], chat_template=template, **variables)[0][0]
+
+    def _blame_message(
+        self, error: Exception, chats: list[list[dict[str, Any]]], template: str, is_batched: bool, variables: Any
+    ) -> None:
+        """Raise a `ValueError` that names the first message with which the template ends in `error`, if one does."""
+        for index, chat in enumerate(chats):
+            for stop in range(1, len(chat) + 1):
+                try:
+                    self._render(chat[:stop], template, variables)
+                except Exception as again:
+                    if (type(again), str(again)) == (type(error), str(error)):
+                        label = f"message {stop - 1}" + (f" of chat {index}" if is_batched else "")
+                        raise ValueError(
+                            f"The chat template does not take {label}, which has the fields {list(chat[stop - 1])}: "
+                            f"{error}. Change what the template complains about, or pass `chat_template=`."
+                        ) from error
+
+    def _offsets(self, texts: list[str], output: Any) -> list[list[tuple[int, int]]]:
+        """
+        The characters of each prompt, its slots written out, that its tokens cover, as `return_offsets_mapping` gives
+        them where nothing is marked; (0, 0) for padding.
+        """
+        rows = []
+        all_ids = _to_lists(output["input_ids"])
+        masks = _to_lists(output.get("attention_mask", [[1] * len(ids) for ids in all_ids]))
+        for text, replaced, ids, mask in zip(texts, output["text_replacement_offsets"], all_ids, masks, strict=True):
+            for each in reversed(replaced):
+                text = text[: each["span"][0]] + each["replacement"] + text[each["span"][1] :]
+            whole, spans = encode_with_offsets(self.tokenizer, text)
+            kept = [token for token, is_kept in zip(ids, mask, strict=True) if is_kept]
+            spans = spans[: len(kept)] if whole[: len(kept)] == kept else spans[len(whole) - len(kept) :]
+            remaining = iter(spans)
+            rows.append([next(remaining) if is_kept else (0, 0) for is_kept in mask])
+        return rows
+
+
+def _to_lists(rows: Any) -> list[list[int]]:
+    return rows.tolist() if hasattr(rows, "tolist") else rows
+
+
+def _leave(image: Any) -> Any:
+    return image
 
 
 GranulonProcessor.register_for_auto_class()
