@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGE_DIR = PROJECT["tool"]["setuptools"]["package-dir"]
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +49,22 @@ def test_the_sdist_holds_every_tracked_file_and_no_other(tracked: set[str], dist
 def test_the_wheel_holds_every_tracked_file_of_the_packages(tracked: set[str], distributions: Path):
     with zipfile.ZipFile(next(distributions.glob("*.whl"))) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    folders = PROJECT["tool"]["setuptools"]["package-dir"]
-    roots = {folder: package.replace(".", "/") for package, folder in folders.items() if "/" not in folder}
     assert names == {
-        f"{roots[name.partition('/')[0]]}/{name.partition('/')[2]}"
+        f"{package.replace('.', '/')}/{name.removeprefix(folder + '/')}"
+        for package, folder in PACKAGE_DIR.items()
         for name in tracked
-        if name.partition("/")[0] in roots
+        if name.startswith(folder + "/")
     }
 
 
 def test_every_folder_with_an_init_file_is_a_declared_package(tracked: set[str]):
     """What is not declared would still be in today's wheel, but setuptools says that it will not stay so."""
-    folders = PROJECT["tool"]["setuptools"]["package-dir"]
-    roots = {folder: package for package, folder in folders.items() if "/" not in folder}
-    found = {Path(name).parent for name in tracked if Path(name).name == "__init__.py"}
-    packages = {".".join([roots[path.parts[0]], *path.parts[1:]]) for path in found if path.parts[0] in roots}
+    packages = {
+        ".".join([package, *Path(name).relative_to(folder).parent.parts])
+        for package, folder in PACKAGE_DIR.items()
+        for name in tracked
+        if name.startswith(folder + "/") and Path(name).name == "__init__.py"
+    }
     assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
