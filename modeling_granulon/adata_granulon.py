@@ -1,12 +1,14 @@
 """Adaptive Token Aggregation (AdaTA): pool, cluster and select an encoder's patches (paper section 3.2.2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .configuration_granulon import GranulonConfig, check_levels_fit, pooled_size
+from .configuration_granulon import GranulonConfig, check_levels_fit
+from .slots_granulon import pooled_size
 
 
 @dataclass
@@ -29,15 +31,17 @@ class AggregationOutput:
     scores: torch.Tensor
 
 
-def pool_tokens(tokens: torch.Tensor, grid: tuple[int, int], pool: int) -> torch.Tensor:
+def pool_tokens(tokens: torch.Tensor, grid: tuple[int, int], pool: int, is_sum: bool = False) -> torch.Tensor:
     """
-    Average row-major tokens `(batch_size, rows * columns, size)` over windows of edge `pool` (Eq. 8, F pooled by K).
-    Windows at ragged borders average what they hold; `pool` 1 returns `tokens` itself.
+    Average row-major tokens `(batch_size, rows * columns, size)` over windows of edge `pool` (Eq. 8, F pooled by K), or
+    sum them. Windows at ragged borders hold what there is; `pool` 1 returns `tokens` itself.
     """
     if pool == 1:
         return tokens
     image = tokens.transpose(1, 2).unflatten(2, grid)
-    return F.avg_pool2d(image, pool, ceil_mode=True, count_include_pad=False).flatten(2).transpose(1, 2)
+    divisor = 1 if is_sum else None
+    pooled = F.avg_pool2d(image, pool, ceil_mode=True, count_include_pad=False, divisor_override=divisor)
+    return pooled.flatten(2).transpose(1, 2)
 
 
 def pool_affinity(affinity: torch.Tensor, grid: tuple[int, int], pool: int) -> torch.Tensor:
@@ -45,11 +49,8 @@ def pool_affinity(affinity: torch.Tensor, grid: tuple[int, int], pool: int) -> t
     Pool relations `(batch_size, num_patches, num_patches)` on both sides (Eq. 8, K^T A K): rows are averaged and
     columns summed, so that a row-stochastic A stays row-stochastic.
     """
-    if pool == 1:
-        return affinity
     rows = pool_tokens(affinity, grid, pool)
-    window_sizes = torch.bincount(window_of_patch(grid, pool, affinity.device), minlength=rows.shape[1])
-    return pool_tokens(rows.transpose(1, 2), grid, pool).transpose(1, 2) * window_sizes.to(affinity.dtype)
+    return pool_tokens(rows.transpose(1, 2), grid, pool, is_sum=True).transpose(1, 2)
 
 
 def window_of_patch(grid: tuple[int, int], pool: int, device: torch.device) -> torch.Tensor:
@@ -59,7 +60,34 @@ def window_of_patch(grid: tuple[int, int], pool: int, device: torch.device) -> t
     return (rows[:, None] * pooled_size(grid, pool)[1] + columns).flatten()
 
 
-def farthest_first_seeds(points: torch.Tensor, features: torch.Tensor, num_clusters: int) -> torch.Tensor:
+# ---------------------------------------------------------------------- clustering
+#
+# A center is a mean of points, so inner products with it are means of inner products of points: `gram`, a_i . a_j of
+# all pairs, is made once, and no step after it touches a point again. Clusters are rows here and points are columns.
+
+
+def inner_products(points: torch.Tensor) -> torch.Tensor:
+    """`(batch_size, num_points, num_points)`: a_i . a_j."""
+    return points @ points.transpose(1, 2)
+
+
+def members_of(assignments: torch.Tensor, num_clusters: int) -> torch.Tensor:
+    """`(batch_size, num_clusters, num_points)` fp32: 1 where the point is in the cluster, else 0."""
+    batch_size, num_points = assignments.shape
+    members = torch.zeros(batch_size, num_clusters, num_points, device=assignments.device)
+    return members.scatter(1, assignments[:, None], 1.0)
+
+
+def products_with_centers(members: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """c_j . a_i `(batch_size, num_clusters, num_points)` and ||c_j||^2 `(batch_size, num_clusters, 1)`."""
+    sizes = members.sum(-1, keepdim=True)
+    products = members @ gram / sizes
+    return products, (members * products).sum(-1, keepdim=True) / sizes
+
+
+def farthest_first_seeds(
+    points: torch.Tensor, features: torch.Tensor, num_clusters: int, gram: torch.Tensor | None = None
+) -> torch.Tensor:
     """
     Seeds of the clustering: first the point with the largest mean cosine to all, then, each time, the point farthest
     from the seeds so far. Every point is taken once; ties go to the lowest index.
@@ -67,21 +95,23 @@ def farthest_first_seeds(points: torch.Tensor, features: torch.Tensor, num_clust
     Args:
         points: `(batch_size, num_points, size)`, a_i.
         features: `(batch_size, num_points, hidden_size)`, unit-norm, whose cosines choose the first seed.
+        gram: `inner_products(points)`, where they are at hand.
 
     Returns:
         `(batch_size, num_clusters)` indices of points.
     """
-    # the mean of the cosines is the cosine with the mean: no matrix of all pairs is needed, here or below
-    seed = (features @ features.mean(1).unsqueeze(-1)).squeeze(-1).argmax(-1, keepdim=True)
-    squared = points.square().sum(-1)
-    seeds, nearest = [seed], torch.full_like(squared, torch.inf)
-    for _ in range(num_clusters - 1):
-        latest = points.gather(1, seed[:, :, None].expand(-1, -1, points.shape[-1]))
-        distances = squared + squared.gather(1, seed) - 2 * (points @ latest.transpose(1, 2)).squeeze(-1)
-        nearest = torch.minimum(nearest, distances).scatter(1, seed, -torch.inf)
-        seed = nearest.argmax(-1, keepdim=True)
-        seeds.append(seed)
-    return torch.cat(seeds, dim=1)
+    gram = inner_products(points) if gram is None else gram
+    squared = gram.diagonal(dim1=1, dim2=2)
+    distances = squared[:, :, None] + squared[:, None] - 2 * gram
+    distances.diagonal(dim1=1, dim2=2).fill_(-torch.inf)  # a seed is not taken again
+    # the mean of the cosines is the cosine with the mean
+    seeds = [(features @ features.mean(1).unsqueeze(-1)).squeeze(-1).argmax(-1)]
+    images = torch.arange(len(points), device=points.device)
+    nearest = distances[images, seeds[0]]
+    while len(seeds) < num_clusters:
+        seeds.append(nearest.argmax(-1))
+        nearest = torch.minimum(nearest, distances[images, seeds[-1]])
+    return torch.stack(seeds, dim=1)
 
 
 def fill_empty_clusters(assignments: torch.Tensor, costs: torch.Tensor, num_clusters: int) -> torch.Tensor:
@@ -95,18 +125,24 @@ def fill_empty_clusters(assignments: torch.Tensor, costs: torch.Tensor, num_clus
     """
     order = costs.argsort(dim=1, descending=True, stable=True)  # points, worst first
     clusters = assignments.gather(1, order)
-    place = torch.arange(order.shape[1], device=order.device)
-    is_member = clusters[:, :, None] == torch.arange(num_clusters, device=order.device)
-    last = torch.where(is_member, place[:, None], -1).amax(1)  # (batch_size, num_clusters), -1 where empty
+    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    last = order.new_full((len(order), num_clusters), -1).scatter_reduce(1, clusters, place, "amax")  # -1 where empty
     is_free, is_empty = place != last.gather(1, clusters), last < 0
     # the n-th free point moves to the n-th empty cluster
-    moves = is_free[:, :, None] & is_empty[:, None] & (is_free.cumsum(1)[:, :, None] == is_empty.cumsum(1)[:, None])
-    clusters = torch.where(moves.any(-1), moves.long().argmax(-1), clusters)
+    empty = is_empty.int().argsort(dim=1, descending=True, stable=True)
+    turn = is_free.cumsum(1) - 1
+    moves = is_free & (turn < is_empty.sum(1, keepdim=True))
+    clusters = torch.where(moves, empty.gather(1, turn.clamp(0, num_clusters - 1)), clusters)
     return torch.empty_like(assignments).scatter(1, order, clusters)
 
 
 def cluster_points(
-    points: torch.Tensor, affinity: torch.Tensor, seeds: torch.Tensor, relation_weight: float, iterations: int
+    points: torch.Tensor,
+    affinity: torch.Tensor,
+    seeds: torch.Tensor,
+    relation_weight: float,
+    iterations: int,
+    gram: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Relation-aware k-means (Eq. 9): each point joins argmin_j ||a_i - c_j||^2 + lambda_f delta_ij, where c_j is the
@@ -117,25 +153,31 @@ def cluster_points(
         points: `(batch_size, num_points, size)` fp32, a_i.
         affinity: `(batch_size, num_points, num_points)` fp32, the pooled A.
         seeds: `(batch_size, num_clusters)`, the points that are the first centers.
+        gram: `inner_products(points)`, where they are at hand.
 
     Returns:
         `(batch_size, num_points)`, the cluster of each point; no cluster is empty.
     """
-    num_clusters = seeds.shape[1]
+    num_points, num_clusters = points.shape[1], seeds.shape[1]
+    gram = inner_products(points) if gram is None else gram
     relation = affinity / affinity.amax(-1, keepdim=True).clamp_min(torch.finfo(affinity.dtype).tiny)
-    squared = points.square().sum(-1, keepdim=True)
-    centers = points.gather(1, seeds[:, :, None].expand(-1, -1, points.shape[-1]))
-    penalty: torch.Tensor | float = 0.0
+    # a value may steer Python on a CPU alone: a GPU would have to be waited for, a compiled graph would break
+    may_look = points.device.type == "cpu" and not torch.compiler.is_compiling()
+    members, assignments = F.one_hot(seeds, num_points).to(gram.dtype), None
     for _ in range(iterations):
-        distances = squared + centers.square().sum(-1)[:, None] - 2 * points @ centers.transpose(1, 2)
-        costs, assignments = (distances + penalty).min(-1)
-        members = F.one_hot(assignments, num_clusters)
-        if torch.compiler.is_compiling() or bool((members.sum(1) == 0).any()):
+        products, lengths = products_with_centers(members, gram)
+        costs = lengths - 2 * products  # ||a_i - c_j||^2 without ||a_i||^2, which is the same for all clusters
+        if relation_weight and assignments is not None:
+            related = members @ relation.transpose(1, 2) / members.sum(-1, keepdim=True)
+            costs = costs + relation_weight * (1 - related)
+        previous, (costs, assignments) = assignments, costs.min(1)
+        members = members_of(assignments, num_clusters)
+        if not (may_look and bool(members.any(-1).all())):
+            costs = costs + gram.diagonal(dim1=1, dim2=2)
             assignments = fill_empty_clusters(assignments, costs, num_clusters)
-            members = F.one_hot(assignments, num_clusters)
-        average = members / members.sum(1, keepdim=True)  # each column averages over one cluster's members
-        centers = average.transpose(1, 2) @ points
-        penalty = relation_weight * (1 - relation @ average) if relation_weight else 0.0
+            members = members_of(assignments, num_clusters)
+        if may_look and previous is not None and torch.equal(previous, assignments):
+            break  # a fixed point: all further steps would repeat it
     return assignments
 
 
@@ -145,6 +187,7 @@ def cluster_scores(
     num_clusters: int,
     grid: tuple[int, int],
     weights: tuple[float, float, float],
+    gram: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Quality of each cluster (Eq. 10): eta_1 S_size + eta_2 S_coh - eta_3 S_disp, `(batch_size, num_clusters)`.
@@ -157,18 +200,45 @@ def cluster_scores(
         assignments: `(batch_size, rows * columns)`; no cluster is empty.
         grid: rows and columns of the pooled grid.
         weights: eta_1, eta_2, eta_3.
+        gram: `inner_products(points)`, where they are at hand.
     """
-    members = F.one_hot(assignments, num_clusters).to(points.dtype)
-    sizes = members.sum(1)
-    average = (members / sizes[:, None]).transpose(1, 2)
-    centroids = F.normalize(average @ points, dim=-1)
-    cosines = (average * (F.normalize(points, dim=-1) @ centroids.transpose(1, 2)).transpose(1, 2)).sum(-1)
-    cosines = torch.where(sizes == 1, 1, cosines)  # exactly, or rounding would order the clusters of one patch
+    gram = inner_products(points) if gram is None else gram
+    members = members_of(assignments, num_clusters)
+    sizes = members.sum(-1)
+    products, lengths = products_with_centers(members, gram)
+    cosines = (
+        products * (lengths * gram.diagonal(dim1=1, dim2=2)[:, None]).clamp_min(torch.finfo(gram.dtype).tiny).rsqrt()
+    )
+    cohesion = (members * cosines).sum(-1) / sizes
+    cohesion = torch.where(sizes == 1, 1, cohesion)  # exactly, or rounding would order the clusters of one patch
     rows, columns = (torch.arange(edge, device=points.device, dtype=points.dtype) for edge in grid)
     places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
-    offsets = places - (average @ places)[:, :, None]  # (batch_size, num_clusters, rows * columns, 2)
-    dispersion = (average * offsets.square().sum(-1)).sum(-1) / (grid[0] ** 2 + grid[1] ** 2)
-    return weights[0] * sizes / points.shape[1] + weights[1] * cosines - weights[2] * dispersion
+    # mean ||x - mean x||^2 = mean ||x||^2 - ||mean x||^2
+    spread = members @ places.square().sum(-1) / sizes - (members @ places / sizes[:, :, None]).square().sum(-1)
+    dispersion = spread / (grid[0] ** 2 + grid[1] ** 2)
+    return weights[0] * sizes / points.shape[1] + weights[1] * cohesion - weights[2] * dispersion
+
+
+# ---------------------------------------------------------------------- the module
+
+
+def group_images(levels: list[int], device: torch.device) -> list[list[int]]:
+    """
+    The images that are aggregated together: those of one level on a GPU, each by itself on a CPU. There a batch would
+    leave the cache, and products of another shape would be rounded otherwise: a batch has the clusters of its images.
+    """
+    if device.type == "cpu":
+        return [[image] for image in range(len(levels))]
+    return [[i for i, other in enumerate(levels) if other == level] for level in sorted(set(levels))]
+
+
+def split_into_groups(values: torch.Tensor | None, groups: list[list[int]]) -> Sequence[torch.Tensor | None]:
+    """`values`, whose first axis is images, as one tensor for each group."""
+    if values is None:
+        return [None] * len(groups)
+    order = sum(groups, [])
+    values = values if order == sorted(order) else values[order]
+    return values.split([len(images) for images in groups])
 
 
 class IdentityLinear(nn.Linear):
@@ -214,29 +284,22 @@ class AdaptiveTokenAggregation(nn.Module):
         Raises:
             ValueError: the grid has fewer pooled patches than a level forms clusters.
         """
-        levels = range(len(self.config.levels))
         if torch.compiler.is_compiling():  # static shapes: every level for every image, then a choice
+            levels = range(len(self.config.levels))
             check_levels_fit(self.config.levels, grid)
             per_level = [self._aggregate(level, patch_tokens, affinity, grid, seeds, iterations) for level in levels]
             images = torch.arange(len(patch_tokens), device=patch_tokens.device)
             chosen = [torch.stack(parts)[granularity, images] for parts in zip(*per_level, strict=True)]
         else:
-            parts, places = [], []
-            for level in granularity.unique().tolist():
+            levels = granularity.tolist()
+            groups = group_images(levels, patch_tokens.device)
+            inputs = (split_into_groups(values, groups) for values in (patch_tokens, affinity, seeds))
+            parts = []
+            for images, patches, relation, given in zip(groups, *inputs, strict=True):
+                level = levels[images[0]]
                 check_levels_fit(self.config.levels[level : level + 1], grid)
-                images = (granularity == level).nonzero().squeeze(1)
-                subset = (
-                    (patch_tokens, affinity, seeds)
-                    if len(images) == len(patch_tokens)
-                    else (
-                        patch_tokens[images],
-                        affinity[images],
-                        None if seeds is None else seeds[images],
-                    )
-                )
-                parts.append(self._aggregate(level, *subset[:2], grid, subset[2], iterations))
-                places.append(images)
-            back = torch.cat(places).argsort()
+                parts.append(self._aggregate(level, patches, relation, grid, given, iterations))
+            back = torch.tensor(sum(groups, [])).argsort().to(patch_tokens.device)
             chosen = [torch.cat(part)[back] for part in zip(*parts, strict=True)]
         tokens, token_mask, selected, assignments, scores = chosen
         tokens = self.refinement(tokens) * token_mask.unsqueeze(-1)
@@ -260,17 +323,14 @@ class AdaptiveTokenAggregation(nn.Module):
             features = F.normalize(region_tokens.float(), dim=-1)
             relation = pool_affinity(affinity.float(), grid, pool)
             points = features if config.cluster_features == "features" else relation
+            gram = inner_products(points)
             if seeds is None:
-                seeds = farthest_first_seeds(points, features, num_clusters)
-            clusters = cluster_points(
-                points,
-                relation,
-                seeds[:, :num_clusters],
-                config.relation_weight,
-                config.kmeans_iterations if iterations is None else iterations,
-            )
+                seeds = farthest_first_seeds(points, features, num_clusters, gram)
+            iterations = config.kmeans_iterations if iterations is None else iterations
+            seeds = seeds[:, :num_clusters]
+            clusters = cluster_points(points, relation, seeds, config.relation_weight, iterations, gram)
             weights = (config.size_weight, config.cohesion_weight, config.dispersion_weight)
-            scores = cluster_scores(points, clusters, num_clusters, pooled_grid, weights)
+            scores = cluster_scores(points, clusters, num_clusters, pooled_grid, weights, gram)
             selected = scores.argsort(dim=1, descending=True, stable=True)[:, :num_tokens]
             members = (clusters[:, None] == selected[:, :, None]).to(region_tokens.dtype)
             average = members / members.sum(-1, keepdim=True)
