@@ -31,17 +31,23 @@ class AggregationOutput:
     scores: torch.Tensor
 
 
-def pool_tokens(tokens: torch.Tensor, grid: tuple[int, int], pool: int, is_sum: bool = False) -> torch.Tensor:
+def average_runs(values: torch.Tensor, axis: int, length: int) -> torch.Tensor:
+    """Average runs of `length` along an axis; the last run averages what there is."""
+    num_runs, rest = divmod(values.shape[axis], length)
+    runs, tail = values.split([num_runs * length, rest], axis)
+    averages = runs.unflatten(axis, (num_runs, length)).mean(axis + 1)
+    return torch.cat([averages, tail.mean(axis, keepdim=True)], axis) if rest else averages
+
+
+def pool_tokens(tokens: torch.Tensor, grid: tuple[int, int], pool: int) -> torch.Tensor:
     """
-    Average row-major tokens `(batch_size, rows * columns, size)` over windows of edge `pool` (Eq. 8, F pooled by K), or
-    sum them. Windows at ragged borders hold what there is; `pool` 1 returns `tokens` itself.
+    Average row-major tokens `(batch_size, rows * columns, size)` over windows of edge `pool` (Eq. 8, F pooled by K).
+    Windows at ragged borders average what they hold; `pool` 1 returns `tokens` itself.
     """
     if pool == 1:
         return tokens
-    image = tokens.transpose(1, 2).unflatten(2, grid)
-    divisor = 1 if is_sum else None
-    pooled = F.avg_pool2d(image, pool, ceil_mode=True, count_include_pad=False, divisor_override=divisor)
-    return pooled.flatten(2).transpose(1, 2)
+    image = tokens.unflatten(1, grid)  # axis by axis: with tokens last, a pooling layer is ten times as slow on a CPU
+    return average_runs(average_runs(image, 1, pool), 2, pool).flatten(1, 2)
 
 
 def pool_affinity(affinity: torch.Tensor, grid: tuple[int, int], pool: int) -> torch.Tensor:
@@ -49,12 +55,16 @@ def pool_affinity(affinity: torch.Tensor, grid: tuple[int, int], pool: int) -> t
     Pool relations `(batch_size, num_patches, num_patches)` on both sides (Eq. 8, K^T A K): rows are averaged and
     columns summed, so that a row-stochastic A stays row-stochastic.
     """
-    rows = pool_tokens(affinity, grid, pool)
-    return pool_tokens(rows.transpose(1, 2), grid, pool, is_sum=True).transpose(1, 2)
+    if pool == 1:
+        return affinity
+    rows = pool_tokens(affinity, grid, pool).unflatten(2, grid)
+    return F.avg_pool2d(rows, pool, ceil_mode=True, divisor_override=1).flatten(2)  # divided by 1: a sum
 
 
 def window_of_patch(grid: tuple[int, int], pool: int, device: torch.device) -> torch.Tensor:
     """`(num_patches,)`: the index of the pooled patch that each patch falls into, row-major on both sides."""
+    if pool == 1:
+        return torch.arange(grid[0] * grid[1], device=device)
     rows = torch.arange(grid[0], device=device) // pool
     columns = torch.arange(grid[1], device=device) // pool
     return (rows[:, None] * pooled_size(grid, pool)[1] + columns).flatten()
@@ -105,13 +115,12 @@ def farthest_first_seeds(
     distances = squared[:, :, None] + squared[:, None] - 2 * gram
     distances.diagonal(dim1=1, dim2=2).fill_(-torch.inf)  # a seed is not taken again
     # the mean of the cosines is the cosine with the mean
-    seeds = [(features @ features.mean(1).unsqueeze(-1)).squeeze(-1).argmax(-1)]
-    images = torch.arange(len(points), device=points.device)
-    nearest = distances[images, seeds[0]]
+    seeds = [(features @ features.mean(1).unsqueeze(-1)).argmax(1, keepdim=True)]  # (batch_size, 1, 1)
+    nearest = torch.full_like(distances[:, :1], torch.inf)
     while len(seeds) < num_clusters:
-        seeds.append(nearest.argmax(-1))
-        nearest = torch.minimum(nearest, distances[images, seeds[-1]])
-    return torch.stack(seeds, dim=1)
+        nearest = torch.minimum(nearest, distances.gather(1, seeds[-1].expand_as(nearest)))
+        seeds.append(nearest.argmax(2, keepdim=True))
+    return torch.cat(seeds, dim=1).squeeze(2)
 
 
 def fill_empty_clusters(assignments: torch.Tensor, costs: torch.Tensor, num_clusters: int) -> torch.Tensor:
@@ -136,6 +145,27 @@ def fill_empty_clusters(assignments: torch.Tensor, costs: torch.Tensor, num_clus
     return torch.empty_like(assignments).scatter(1, order, clusters)
 
 
+def may_look(values: torch.Tensor) -> bool:
+    """Whether values may steer Python: a GPU would have to be waited for, and a compiled graph would break."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def join_cheapest(costs: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
+    """
+    The cluster of the least cost for each point, none left empty; ties go to the lowest index.
+
+    Args:
+        costs: `(batch_size, num_clusters, num_points)`, all of a point's less the same ||a_i||^2.
+        squared: `(batch_size, num_points)`, ||a_i||^2, for points to be compared with each other.
+    """
+    num_clusters = costs.shape[1]
+    costs, assignments = costs.min(1)
+    is_used = torch.zeros(len(costs), num_clusters, dtype=torch.bool, device=costs.device)
+    if may_look(costs) and bool(is_used.scatter_(1, assignments, True).all()):
+        return assignments
+    return fill_empty_clusters(assignments, costs + squared, num_clusters)
+
+
 def cluster_points(
     points: torch.Tensor,
     affinity: torch.Tensor,
@@ -158,26 +188,21 @@ def cluster_points(
     Returns:
         `(batch_size, num_points)`, the cluster of each point; no cluster is empty.
     """
-    num_points, num_clusters = points.shape[1], seeds.shape[1]
     gram = inner_products(points) if gram is None else gram
+    squared = gram.diagonal(dim1=1, dim2=2)
     relation = affinity / affinity.amax(-1, keepdim=True).clamp_min(torch.finfo(affinity.dtype).tiny)
-    # a value may steer Python on a CPU alone: a GPU would have to be waited for, a compiled graph would break
-    may_look = points.device.type == "cpu" and not torch.compiler.is_compiling()
-    members, assignments = F.one_hot(seeds, num_points).to(gram.dtype), None
-    for _ in range(iterations):
+    products = gram.gather(1, seeds[:, :, None].expand(-1, -1, gram.shape[2]))  # the first centers are points
+    assignments = join_cheapest(squared.gather(1, seeds)[:, :, None] - 2 * products, squared)
+    for _ in range(iterations - 1):
+        members = members_of(assignments, seeds.shape[1])
         products, lengths = products_with_centers(members, gram)
         costs = lengths - 2 * products  # ||a_i - c_j||^2 without ||a_i||^2, which is the same for all clusters
-        if relation_weight and assignments is not None:
+        if relation_weight:
             related = members @ relation.transpose(1, 2) / members.sum(-1, keepdim=True)
             costs = costs + relation_weight * (1 - related)
-        previous, (costs, assignments) = assignments, costs.min(1)
-        members = members_of(assignments, num_clusters)
-        if not (may_look and bool(members.any(-1).all())):
-            costs = costs + gram.diagonal(dim1=1, dim2=2)
-            assignments = fill_empty_clusters(assignments, costs, num_clusters)
-            members = members_of(assignments, num_clusters)
-        if may_look and previous is not None and torch.equal(previous, assignments):
-            break  # a fixed point: all further steps would repeat it
+        previous, assignments = assignments, join_cheapest(costs, squared)
+        if may_look(points) and torch.equal(previous, assignments):
+            break  # all further steps would repeat this one
     return assignments
 
 
@@ -206,16 +231,20 @@ def cluster_scores(
     members = members_of(assignments, num_clusters)
     sizes = members.sum(-1)
     products, lengths = products_with_centers(members, gram)
-    cosines = (
-        products * (lengths * gram.diagonal(dim1=1, dim2=2)[:, None]).clamp_min(torch.finfo(gram.dtype).tiny).rsqrt()
-    )
-    cohesion = (members * cosines).sum(-1) / sizes
-    cohesion = torch.where(sizes == 1, 1, cohesion)  # exactly, or rounding would order the clusters of one patch
+    lengths = lengths.squeeze(-1).clamp_min(torch.finfo(gram.dtype).eps)  # less is rounding of opposite members
+    norms = gram.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
+    # a_i . c_j / ||a_i||, for c_j the center of its own cluster
+    projections = products.gather(1, assignments[:, None]).squeeze(1) / norms
     rows, columns = (torch.arange(edge, device=points.device, dtype=points.dtype) for edge in grid)
-    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)
+    places = torch.cartesian_prod(rows, columns)
+    places = torch.cat([places, places.square().sum(-1, keepdim=True)], -1).expand(len(points), -1, -1)
+    # what each point brings, averaged over the members of each cluster: (batch_size, num_clusters, 4)
+    averages = members @ torch.cat([projections[:, :, None], places], -1) / sizes[:, :, None]
+    projection, row, column, square = averages.unbind(-1)
+    # exactly 1 for a single member, or rounding would order the clusters of one patch
+    cohesion = torch.where(sizes == 1, 1, projection / lengths.sqrt())
     # mean ||x - mean x||^2 = mean ||x||^2 - ||mean x||^2
-    spread = members @ places.square().sum(-1) / sizes - (members @ places / sizes[:, :, None]).square().sum(-1)
-    dispersion = spread / (grid[0] ** 2 + grid[1] ** 2)
+    dispersion = (square - row.square() - column.square()) / (grid[0] ** 2 + grid[1] ** 2)
     return weights[0] * sizes / points.shape[1] + weights[1] * cohesion - weights[2] * dispersion
 
 
@@ -225,7 +254,7 @@ def cluster_scores(
 def group_images(levels: list[int], device: torch.device) -> list[list[int]]:
     """
     The images that are aggregated together: those of one level on a GPU, each by itself on a CPU. There a batch would
-    leave the cache, and products of another shape would be rounded otherwise: a batch has the clusters of its images.
+    leave the cache, and its products, having another shape, be rounded otherwise than those of its images.
     """
     if device.type == "cpu":
         return [[image] for image in range(len(levels))]
@@ -241,6 +270,12 @@ def split_into_groups(values: torch.Tensor | None, groups: list[list[int]]) -> S
     return values.split([len(images) for images in groups])
 
 
+def join_groups(parts: Sequence[torch.Tensor], groups: list[list[int]]) -> torch.Tensor:
+    """One tensor of all images again, in their first order."""
+    values, order = torch.cat(parts), sum(groups, [])
+    return values if order == sorted(order) else values[sorted(range(len(order)), key=order.__getitem__)]
+
+
 class IdentityLinear(nn.Linear):
     """
     A linear layer that the model initialises to the identity. A class of its own because the library initialises only
@@ -252,8 +287,8 @@ class AdaptiveTokenAggregation(nn.Module):
     """
     Turns an image's patches into a few semantic tokens at one of the configured levels (paper section 3.2.2).
 
-    All images of a batch are aggregated together, whatever their levels. The result is deterministic; gradients reach
-    the patches through the means and the refinement, the choice of clusters has none.
+    Images of a batch may have different levels, and get the tokens that they get alone. The result is deterministic;
+    gradients reach the patches through the means and the refinement, the choice of clusters has none.
     """
 
     def __init__(self, config: GranulonConfig):
@@ -299,8 +334,7 @@ class AdaptiveTokenAggregation(nn.Module):
                 level = levels[images[0]]
                 check_levels_fit(self.config.levels[level : level + 1], grid)
                 parts.append(self._aggregate(level, patches, relation, grid, given, iterations))
-            back = torch.tensor(sum(groups, [])).argsort().to(patch_tokens.device)
-            chosen = [torch.cat(part)[back] for part in zip(*parts, strict=True)]
+            chosen = [join_groups(part, groups) for part in zip(*parts, strict=True)]
         tokens, token_mask, selected, assignments, scores = chosen
         tokens = self.refinement(tokens) * token_mask.unsqueeze(-1)
         return AggregationOutput(tokens, token_mask, selected, assignments, scores)
@@ -314,7 +348,7 @@ class AdaptiveTokenAggregation(nn.Module):
         seeds: torch.Tensor | None,
         iterations: int | None,
     ) -> tuple[torch.Tensor, ...]:
-        """One level for a whole batch: the fields of `AggregationOutput`, its tokens not yet refined."""
+        """One level for all given images: the fields of `AggregationOutput`, its tokens not yet refined."""
         config, level = self.config, self.config.levels[index]
         pool, num_clusters, num_tokens = level["pool"], level["clusters"], level["tokens"]
         pooled_grid = pooled_size(grid, pool)
@@ -322,7 +356,8 @@ class AdaptiveTokenAggregation(nn.Module):
         with torch.no_grad(), torch.autocast(patch_tokens.device.type, enabled=False):
             features = F.normalize(region_tokens.float(), dim=-1)
             relation = pool_affinity(affinity.float(), grid, pool)
-            points = features if config.cluster_features == "features" else relation
+            # a copy, as products of a batch's slice may be rounded otherwise than those of aligned memory
+            points = features if config.cluster_features == "features" else relation.clone()
             gram = inner_products(points)
             if seeds is None:
                 seeds = farthest_first_seeds(points, features, num_clusters, gram)

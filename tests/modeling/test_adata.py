@@ -15,6 +15,7 @@ import torch
 from transformers import DINOv3ViTConfig
 
 from granulon import GranulonConfig
+from granulon.modeling_granulon import adata_granulon
 from granulon.modeling_granulon.adata_granulon import (
     AdaptiveTokenAggregation,
     AggregationOutput,
@@ -22,8 +23,11 @@ from granulon.modeling_granulon.adata_granulon import (
     cluster_scores,
     farthest_first_seeds,
     fill_empty_clusters,
+    group_images,
+    join_groups,
     pool_affinity,
     pool_tokens,
+    split_into_groups,
     window_of_patch,
 )
 
@@ -300,6 +304,15 @@ def test_equal_seeds_leave_no_cluster_empty():
     assert found[0].tolist() == slow_clusters(*rows, 0.5, 3)
 
 
+def test_a_fixed_point_ends_the_iterations_and_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    points, affinity = torch.nn.functional.normalize(make_patches(6), dim=-1), make_attention(6)
+    seeds = torch.tensor([[3, 11, 20, 5, 30, 8], [0, 1, 2, 3, 4, 5], [4, 4, 4, 9, 9, 9]] * 2)
+    found = {steps: cluster_points(points, affinity, seeds, 0.5, steps) for steps in (1, 2, 3, 8, 10**9)}
+    monkeypatch.setattr(adata_granulon, "may_look", lambda values: False)  # as on a GPU: all steps, always filling
+    for steps, expected in found.items():
+        assert torch.equal(cluster_points(points, affinity, seeds, 0.5, min(steps, 50)), expected), steps
+
+
 # ---------------------------------------------------------------------- (c) selection, Eq. 10-11
 
 
@@ -311,6 +324,13 @@ def test_scores_equal_the_loops(weights: tuple[float, float, float]):
     for image in range(2):
         expected = slow_scores(patches[image].double().tolist(), assignments[image].tolist(), 4, GRID, weights)
         torch.testing.assert_close(found[image], torch.tensor(expected))
+
+
+def test_members_that_cancel_out_have_a_cohesion_that_is_a_cosine():
+    ray = make_patches()[:, :1]
+    points = torch.nn.functional.normalize(torch.cat([ray, -ray, ray, -ray * (1 + 1e-6), ray, ray], 1), dim=-1)
+    scores = cluster_scores(points, torch.tensor([[0, 0, 1, 1, 2, 2]]), 3, (2, 3), (0.0, 1.0, 0.0))
+    torch.testing.assert_close(scores, torch.tensor([[0.0, 0.0, 1.0]]), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("relation", ["attention", "similarity"])
@@ -424,6 +444,33 @@ def test_a_batch_equals_its_images_one_by_one(levels: list[int]):
     for image, level in enumerate(levels):
         alone = run(aggregator, patches[image : image + 1], affinity[image : image + 1], [level])
         assert_same(AggregationOutput(*(getattr(batch, name)[image : image + 1] for name in FIELDS)), alone)
+
+
+@pytest.mark.parametrize("cluster_features", ["features", "affinity"])
+@pytest.mark.parametrize("levels", [[2] * 9, [1, 2, 0, 2, 2, 1, 0, 2, 1]])
+def test_a_batch_has_the_very_clusters_of_its_images(levels: list[int], cluster_features: str):
+    """To the last bit, though images of 35 patches begin anywhere between a batch's aligned addresses."""
+    aggregator = make_aggregator(cluster_features=cluster_features)
+    patches, affinity = make_patches(9, seed=7), make_attention(9, seed=7)
+    batch = run(aggregator, patches, affinity, levels)
+    for image, level in enumerate(levels):
+        alone = run(aggregator, patches[image : image + 1].clone(), affinity[image : image + 1].clone(), [level])
+        for name in ("assignments", "selected", "scores"):
+            assert torch.equal(getattr(batch, name)[image], getattr(alone, name)[0]), name
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # only named: how a GPU's images would be grouped
+@pytest.mark.parametrize("levels", [[0], [1, 1, 1], [2, 0, 2, 1, 0], [0, 1, 1, 2]])
+def test_groups_hold_each_image_once_and_join_in_order(levels: list[int], device: str):
+    groups = group_images(levels, torch.device(device))
+    assert sorted(sum(groups, [])) == list(range(len(levels)))
+    assert all(len({levels[image] for image in images}) == 1 for images in groups)
+    assert len(groups) == (len(levels) if device == "cpu" else len(set(levels)))
+    values = torch.randn(len(levels), 3)
+    parts = split_into_groups(values, groups)
+    assert all(torch.equal(part, values[images]) for part, images in zip(parts, groups, strict=True))
+    assert torch.equal(join_groups(parts, groups), values)
+    assert split_into_groups(None, groups) == [None] * len(groups)
 
 
 def test_chance_plays_no_part_and_is_left_alone():
