@@ -139,31 +139,27 @@ class GranulonPreTrainedModel(PreTrainedModel):
 
     def post_init(self):
         super().post_init()
-        kept = self._kept_in_precision()
-        self._keep_in_fp32_modules |= {re.escape(name) for name, module in self.named_modules() if module in kept}
+        self._keep_in_fp32_modules |= self._unquantised_names()
+        for name in self._unquantised_names():
+            for module in self.get_submodule(name.replace("\\", "")).modules():
+                module.qconfig = None  # so that PyTorch's own quantiser leaves it alone, too
 
-    def _kept_in_precision(self) -> set[nn.Module]:
+    def _unquantised_names(self) -> set[str]:
         """
-        Modules that quantisers leave alone, whichever they are: what joins the parts, and the encoder's last
-        attention. Those of transformers go by names in `_keep_in_fp32_modules`, PyTorch's own by `qconfig`.
+        Names, escaped, of the modules that keep their precision whatever the quantiser: what joins the parts, and the
+        encoder's last attention. transformers' quantisers leave alone what `_keep_in_fp32_modules` names.
         """
-        core = getattr(self, self.base_model_prefix, self)
+        core = self.base_model
         tower = core.vision_tower
         kept = {child for name, child in core.named_children() if name not in ("vision_tower", "language_model")}
         kept |= {core._last_attention()}
         kept |= {tower.get_submodule(name) for name in encoder_of(tower.config.model_type).float_modules}
-        for module in (module for root in kept for module in root.modules()):
-            module.qconfig = None
-        return kept
+        return {re.escape(name) for name, module in self.named_modules() if module in kept}
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
-        """As the library's, for which `_keep_in_fp32_modules` also means fp32 in a model of fp16: here it does not."""
-        plan = dict.fromkeys(self._keep_in_fp32_modules, dtype)
-        return {
-            **super()._get_dtype_plan(dtype),
-            **plan,
-            **dict.fromkeys(self._keep_in_fp32_modules_strict, torch.float32),
-        }
+        """As the library's, where `_keep_in_fp32_modules` also means fp32 in a model of fp16; for ours it does not."""
+        ours = self._unquantised_names() | self.base_model._unquantised_names()  # names of children are collected, too
+        return {name: value for name, value in super()._get_dtype_plan(dtype).items() if name not in ours}
 
     @classmethod
     def from_pretrained(
@@ -210,8 +206,7 @@ class GranulonPreTrainedModel(PreTrainedModel):
 
     def _check_finite(self) -> None:
         """The parts that are ours alone decide what is looked at: there, NaN would go on as an answer."""
-        core = getattr(self, self.base_model_prefix, self)
-        for name, parameter in core.named_parameters():
+        for name, parameter in self.base_model.named_parameters():
             is_ours = not name.startswith(("vision_tower.", "language_model."))
             if is_ours and not parameter.is_meta and not bool(parameter.isfinite().all()):
                 raise ValueError(
