@@ -47,7 +47,7 @@ nano: $(STAMP)
 	$(BIN)/python examples/nano/scenes.py --output $(NANO)/scenes --count 4000 --start 40000000
 	$(BIN)/python examples/nano/easy_vqa_data.py --output $(NANO)/easy-vqa --count 8000
 	$(BIN)/python examples/nano/questions.py --output $(NANO)/questions
-	test -d $(NANO)/routed || $(BIN)/granulon train --stage controller --model $(NANO)/backbones/model --steps 1000 \
+	test -d $(NANO)/routed || $(BIN)/granulon train-controller --model $(NANO)/backbones/model --steps 1000 \
 		--corpus $(NANO)/questions/train.jsonl --heldout $(NANO)/questions/heldout.jsonl --out $(NANO)/routed
 	$(BIN)/granulon train examples/nano/connector.yaml --resume
 	$(BIN)/python examples/nano/ship.py --runs $(NANO) --output examples/nano/granulon-nano

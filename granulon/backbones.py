@@ -191,7 +191,7 @@ class TrainedController(NamedTuple):
 
 def read_controller(source: str | Path) -> TrainedController:
     """
-    The directory or Hub id of a controller that `granulon train --stage controller` wrote.
+    The directory or Hub id of a controller that `granulon train-controller` wrote.
 
     Raises:
         ValueError: a file is missing or damaged.
@@ -201,8 +201,8 @@ def read_controller(source: str | Path) -> TrainedController:
         path = Path(source) / name if Path(source).is_dir() else cached_file(str(source), name)
         if path is None or not Path(path).is_file():
             raise ValueError(
-                f"`controller` is {str(source)!r}, which holds no {name}. Expected a directory that `granulon train "
-                "--stage controller` wrote."
+                f"`controller` is {str(source)!r}, which holds no {name}. Expected a directory that `granulon "
+                "train-controller` wrote."
             )
         paths[name] = path
     try:
@@ -235,7 +235,7 @@ def install_controller(model: Any, trained: TrainedController) -> None:
         raise ValueError(
             f"The controller in {trained.source!r} tells {settings['num_levels']} levels apart "
             f"({settings['level_names']}), but the model has {len(config.levels)} ({config.level_names}). Compose "
-            "with as many `levels`, or train a controller for these: `granulon train --stage controller "
+            "with as many `levels`, or train a controller for these: `granulon train-controller "
             f"--level-names {','.join(config.level_names)}`."
         )
     for name, mine, what in (
@@ -264,8 +264,8 @@ def install_controller(model: Any, trained: TrainedController) -> None:
     if fingerprint is not None and fingerprint != fingerprint_first_block(model.language_model):
         logger.warning(
             f"The controller in {trained.source!r} was trained on the first block of {settings['text_model']}, and "
-            "this language model has another: its choices may be poor. Train one for this model: `granulon train "
-            "--stage controller --text ...`."
+            "this language model has another: its choices may be poor. Train one for this model: `granulon "
+            "train-controller --text ...`."
         )
     model.granularity_controller.load_state_dict({name: value.float() for name, value in trained.weights.items()})
 

@@ -2,7 +2,7 @@
 The questions of scenes and easy-vqa, with weights over the nano model's levels, as a corpus for its controller.
 
     python examples/nano/questions.py --output runs/nano/questions
-    granulon train --stage controller --model runs/nano/backbones/model --corpus runs/nano/questions/train.jsonl \\
+    granulon train-controller --model runs/nano/backbones/model --corpus runs/nano/questions/train.jsonl \\
         --heldout runs/nano/questions/heldout.jsonl --out runs/nano/routed
 """
 

@@ -1,5 +1,6 @@
 """The command as a whole: quick where nothing is to be done, and one line for each fault that is not its own."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,11 @@ def test_every_verb_is_a_file():
     folder = Path(granulon.__file__).parent / "cli"
     assert sorted(path.stem.replace("_", "-") for path in folder.glob("[a-z]*.py")) == VERBS
     assert {"annotate", "ask", "card", "init", "merge", "push", "train", "train-controller"} <= set(VERBS)
+
+
+def test_every_verb_is_on_its_page():
+    page = Path(__file__).parents[2] / "docs" / "command.md"
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", page.read_text("utf-8"), re.M)) == VERBS
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
