@@ -4,10 +4,13 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import re
-import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from granulon.files import replace_directory
 
 
 logger = logging.getLogger(__name__)
@@ -68,45 +71,65 @@ def find_last_checkpoint(output_dir: Path) -> Path:
     )
 
 
+# what a full disk is called, by the system's number
+_FULL = {
+    errno.ENOSPC: "No space left on the disk",
+    errno.EDQUOT: "The disk quota is used up",
+    errno.EFBIG: "A file got larger than the system allows",
+}
+
+
 @contextlib.contextmanager
 def explain_full_disk(target: Path, consequence: str) -> Iterator[None]:
     """
-    Turn the many shapes of a full disk into one `OSError` (ENOSPC) that names `target`, the consequence, and what to
-    do.
+    Turn the many shapes of a full disk into one `OSError` that names `target`, the consequence, and what to do.
 
-    torch and safetensors report it as a RuntimeError and a SafetensorError with the system's words in the text.
+    Raises:
+        OSError: ENOSPC, EDQUOT or EFBIG.
     """
     try:
         yield
     except Exception as error:
-        text = str(error)
-        is_full = (
-            getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-            or "os error 28" in text
-            or "No space left" in text
-        )
-        # torch's zip writer does not pass on why it failed
-        if not is_full and "PytorchStreamWriter" in text:
-            is_full = shutil.disk_usage(target.parent).free < 1 << 20
-        if not is_full:
+        number = _full_disk_number(error, target)
+        if number is None:
             raise
         raise OSError(
-            errno.ENOSPC,
-            f"No space left on the disk while writing {target}. {consequence} Free some space (or lower "
-            "`save_total_limit`, or set `save_only_model=True`), then resume with `resume_from_checkpoint=True`",
+            number,
+            f"{_FULL[number]} while writing {target}. {consequence} Free some space (or lower `save_total_limit`, or "
+            "set `save_only_model=True`), then resume with `resume_from_checkpoint=True`",
         ) from error
 
 
+def _full_disk_number(error: Exception, target: Path) -> int | None:
+    """The system's number for a full disk, where that is what an error is about."""
+    if getattr(error, "errno", None) in _FULL:
+        return error.errno  # type: ignore[attr-defined]
+    text = str(error)
+    for number in _FULL:  # safetensors quotes the system
+        if f"(os error {number})" in text or os.strerror(number) in text:
+            return number
+    if "inline_container.cc" in text or "PytorchStreamWriter" in text:  # torch does not say why it could not write
+        return _probe(target.parent)
+    return None
+
+
+def _probe(folder: Path, size: int = 4 << 20) -> int | None:
+    """The number of what stops a file of `size` bytes from being written in `folder`."""
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in _FULL else None
+    return None
+
+
 def publish(staged: Path, final: Path) -> None:
-    """Give a finished checkpoint its name; a checkpoint of the same step makes way."""
-    if final.exists():
-        outdated = staged.parent / f"outdated-{final.name}"
-        shutil.rmtree(outdated, ignore_errors=True)
-        final.rename(outdated)
-        staged.rename(final)
-        shutil.rmtree(outdated, ignore_errors=True)
-    else:
-        staged.rename(final)
+    """Give a finished directory its name; one that stood there makes way."""
+    replace_directory(staged, final)
     with contextlib.suppress(OSError):
         staged.parent.rmdir()  # unless it holds what another run left
 

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model
+from trl.data_utils import prepare_multimodal_messages
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
 
+from .callbacks import SampleGeneration
+from .checks import check_adapters, check_data, check_stage
 from .config import GranulonSFTConfig
 from .data import TrainingData, load_training_data
+from .loss_terms import choose_terms
 from .recipe import Recipe, build_arguments, load_data, peft_config
-from .stages import count_parameters, format_counts, set_stage
+from .run_lock import RunLock
+from .stages import ComponentCount, base_of, count_parameters, format_counts, set_stage
 
 
 @dataclass
@@ -91,22 +97,63 @@ class DryRun:
 
 def dry_run(recipe: Recipe, processes: int | None = None, max_steps: int | None = None, num_rows: int = 32) -> DryRun:
     """
-    Check paths, columns, rows and the schedule, and estimate memory, from configs alone: no weights are read, no
-    process group is started. Local data are checked whole; of Hub data, the first rows are streamed.
+    Check paths, numbers, columns, rows and the schedule as training would, and estimate memory, from configs alone: no
+    weights are read, no process group is started. Local data are checked whole; of Hub data, the first rows are
+    streamed.
 
     Args:
         processes: of the run that is planned; by default `WORLD_SIZE`, or 1.
         num_rows: rows whose tokens are counted.
+
+    Raises:
+        ValueError, TypeError, OSError: what training would raise before its first step.
     """
-    processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
-    notes: list[str] = []
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if processes is None else processes
+    if processes < 1:
+        raise ValueError(f"`processes` is {processes}, expected at least 1.")
     arguments = build_arguments(recipe, max_steps=max_steps)
     model, processor = build_on_meta(recipe)
-    _check_output_note(Path(recipe.output), notes)
+    notes = _check_output(Path(recipe.output))
     if "samples" in recipe.callbacks:
-        from .callbacks import SampleGeneration
-
         SampleGeneration(processor, **recipe.callbacks["samples"])
+    train, held, num_train = _peek_data(recipe, processor, num_rows, notes)
+    lengths, answers, prompt = _count_tokens(train, processor, num_rows)
+    check_data(arguments, train.dataset, processor)
+    mean_length = sum(lengths) / len(lengths)
+    batch = arguments.per_device_train_batch_size * processes * arguments.gradient_accumulation_steps
+    if num_train is not None and num_train < batch:
+        notes.append(f"{num_train} rows are fewer than one effective batch of {batch}.")
+    steps_per_epoch, steps = _count_steps(arguments, num_train, processes)
+    counts, model = _set_stage(recipe, arguments, model)
+    trainable = sum(count.trainable for count in counts.values())
+    total = trainable + sum(count.frozen for count in counts.values())
+    return DryRun(
+        counts=format_counts(counts, recipe.stage),
+        trainable=trainable,
+        total=total,
+        data=[_describe("train", train), *([] if held is None else [_describe("eval", held, train)])],
+        columns=list(train.dataset.features),
+        tokens=(min(lengths), mean_length, max(lengths)),
+        image_slots=(model.config.image_seq_length, model.config.max_semantic_tokens),
+        answer_tokens=answers,
+        processes=processes,
+        effective_batch=batch,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+        warmup_steps=arguments.get_warmup_steps(steps),
+        schedule=str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
+        learning_rate=arguments.learning_rate,
+        memory=estimate_memory(model, arguments, trainable, total, max(lengths), processes, recipe.dtype),
+        compute=steps * batch * _row_compute(model.config, counts, mean_length),
+        prompt=prompt,
+        notes=notes,
+    )
+
+
+def _peek_data(
+    recipe: Recipe, processor: Any, num_rows: int, notes: list[str]
+) -> tuple[TrainingData, TrainingData | None, int | None]:
+    """Training and evaluation data, of the Hub's only the first rows, and how many rows there are to train on."""
     sizes: dict[str, int | None] = {}
 
     def peek(source: Any, **options: Any) -> TrainingData:
@@ -117,71 +164,53 @@ def dry_run(recipe: Recipe, processes: int | None = None, max_steps: int | None 
         return load_training_data(source, **options)
 
     train, held = load_data(recipe, processor, peek)
-    rows = train.num_rows
-    if rows is None and sizes and all(sizes.get(entry["source"]) for entry in recipe.data):
-        rows = sum(typing.cast(int, sizes[entry["source"]]) for entry in recipe.data)
-    lengths, answers, prompt = _count_tokens(train, processor, num_rows)
-    width = arguments.per_device_train_batch_size * processes
-    accumulation = arguments.gradient_accumulation_steps
-    steps_per_epoch = None
-    if rows is not None:
-        batches = math.ceil(rows / width)
-        steps_per_epoch = max(math.ceil(batches / accumulation), 1)
-        if rows < width * accumulation:
-            notes.append(f"{rows} rows are fewer than one effective batch of {width * accumulation}.")
-    if arguments.max_steps > 0:
-        steps = arguments.max_steps
-    elif steps_per_epoch is not None:
-        steps = math.ceil(arguments.num_train_epochs * steps_per_epoch)
-    else:
-        raise ValueError("The number of rows is not known: set `training.max_steps`.")
-    adapter = peft_config(recipe, model)
-    if adapter is not None:
-        from peft import get_peft_model
+    num_train = train.num_rows
+    if num_train is None and sizes and all(sizes.get(entry["source"]) for entry in recipe.data):
+        num_train = sum(typing.cast(int, sizes[entry["source"]]) for entry in recipe.data)
+    return train, held, num_train
 
+
+def _count_steps(arguments: GranulonSFTConfig, num_train: int | None, processes: int) -> tuple[int | None, int]:
+    """Optimizer steps of an epoch, `None` for a stream, and of the run."""
+    per_epoch = None
+    if num_train is not None:
+        batches = math.ceil(num_train / (arguments.per_device_train_batch_size * processes))
+        per_epoch = max(math.ceil(batches / arguments.gradient_accumulation_steps), 1)
+    if arguments.max_steps > 0:
+        return per_epoch, arguments.max_steps
+    if per_epoch is None:
+        raise ValueError("The number of rows is not known: set `training.max_steps`.")
+    return per_epoch, math.ceil(arguments.num_train_epochs * per_epoch)
+
+
+def _set_stage(recipe: Recipe, arguments: GranulonSFTConfig, model: Any) -> tuple[dict[str, ComponentCount], Any]:
+    """What trains, and the model with its adapters, if it has any; as the trainer sets it."""
+    adapter = check_adapters(model, arguments, peft_config(recipe, model))
+    if adapter is not None:
         model = get_peft_model(model, adapter)
     set_stage(model, recipe.stage)
-    counts = count_parameters(model)
-    trainable = sum(count.trainable for count in counts.values())
-    total = trainable + sum(count.frozen for count in counts.values())
+    check_stage(arguments, model, choose_terms(arguments, base_of(model)))
+    return count_parameters(model), model
+
+
+def _row_compute(config: Any, counts: dict[str, ComponentCount], num_tokens: float) -> float:
+    """FLOPs of a row of so many tokens, by the formula of `DryRun`."""
     text, vision = counts["language_model"], counts["vision_tower"]
-    samples = steps * width * accumulation
-    config = model.config
     per_token = (8 if text.trainable > text.frozen else 6) * (text.trainable + text.frozen)
     patches = math.prod(config.grid_size) + config.num_prefix_tokens
-    per_image = (6 if vision.trainable else 2) * (vision.trainable + vision.frozen) * patches
-    rate = arguments.learning_rate
-    return DryRun(
-        counts=format_counts(counts, recipe.stage),
-        trainable=trainable,
-        total=total,
-        data=[
-            f"{side}: {data.name}, {'a stream' if data.num_rows is None else f'{data.num_rows:,} rows'}, "
-            f"{data.layout}, fingerprint {data.fingerprint[:19]}..."
-            + (
-                ""
-                if not data.bad_rows.rows or (data is held and data.bad_rows is train.bad_rows)
-                else "\n    " + data.bad_rows.report().replace("\n", "\n    ")
-            )
-            for side, data in (("train", train), ("eval", held))
-            if data is not None
-        ],
-        columns=list(train.dataset.features),
-        tokens=(min(lengths), sum(lengths) / len(lengths), max(lengths)),
-        image_slots=(config.image_seq_length, config.max_semantic_tokens),
-        answer_tokens=answers,
-        processes=processes,
-        effective_batch=width * accumulation,
-        steps_per_epoch=steps_per_epoch,
-        steps=steps,
-        warmup_steps=arguments.get_warmup_steps(steps),
-        schedule=str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)),
-        learning_rate=rate,
-        memory=estimate_memory(model, arguments, trainable, total, max(lengths), processes, recipe.dtype),
-        compute=float(samples * (per_token * sum(lengths) / len(lengths) + per_image)),
-        prompt=prompt,
-        notes=notes,
-    )
+    return per_token * num_tokens + (6 if vision.trainable else 2) * (vision.trainable + vision.frozen) * patches
+
+
+def _describe(side: str, data: TrainingData, whole: TrainingData | None = None) -> str:
+    """
+    Args:
+        whole: the data whose report of bad rows has been shown already.
+    """
+    rows = "a stream" if data.num_rows is None else f"{data.num_rows:,} rows"
+    line = f"{side}: {data.name}, {rows}, {data.layout}, fingerprint {data.fingerprint[:19]}..."
+    if data.bad_rows.rows and (whole is None or data.bad_rows is not whole.bad_rows):
+        line += "\n    " + data.bad_rows.report().replace("\n", "\n    ")
+    return line
 
 
 def build_on_meta(recipe: Recipe) -> tuple[Any, Any]:
@@ -232,12 +261,15 @@ def _check_is_granulon(path: str) -> None:
         )
 
 
-def _check_output_note(output: Path, notes: list[str]) -> None:
-    if any(output.glob("checkpoint-*")):
-        notes.append(f"{output} holds checkpoints of an earlier run: use --resume or another --output.")
+def _check_output(output: Path) -> list[str]:
+    """What is to be noted about the output directory."""
+    RunLock(output).check()
     parent = next((folder for folder in (output, *output.parents) if folder.exists()), Path("."))
     if not os.access(parent, os.W_OK):
         raise PermissionError(f"`output` {str(output)!r} cannot be written: {parent} is read-only for you.")
+    if any(output.glob("checkpoint-*")):
+        return [f"{output} holds checkpoints of an earlier run: use --resume or another --output."]
+    return []
 
 
 def _hub_rows(source: str, options: Mapping[str, Any]) -> int | None:
@@ -254,8 +286,6 @@ def _hub_rows(source: str, options: Mapping[str, Any]) -> int | None:
 
 def _count_tokens(data: TrainingData, processor: Any, num_rows: int) -> tuple[list[int], float, str]:
     """Lengths in tokens of the first rows, the mean length of their answers, and the first row's text."""
-    from trl.data_utils import prepare_multimodal_messages
-
     lengths, answers, first = [], [], ""
     for index, row in enumerate(data.dataset):
         if index >= num_rows:

@@ -182,6 +182,24 @@ TERMS = (
 )
 
 
+def choose_terms(args: LossArguments, model: Any) -> list[Term]:
+    """
+    The terms that have a weight and something to teach. A part that only another one teaches gets frozen.
+
+    Args:
+        model: `GranulonForConditionalGeneration`, its stage set.
+    """
+    active = []
+    for term in TERMS:
+        part = model.base_model.get_submodule(term.trains)
+        is_trained = any(parameter.requires_grad for parameter in part.parameters())
+        if is_trained and term.is_wanted(args) and getattr(args, term.weight) > 0:
+            active.append(term)
+        elif term.is_sole_teacher:
+            part.requires_grad_(False)
+    return active
+
+
 # ----------------------------------------------------------------------------------------------------- a run's terms
 
 
@@ -223,18 +241,10 @@ class LossTerms:
     def __init__(self, args: LossArguments, model: Any, accelerator: Accelerator):
         """
         Args:
-            model: `GranulonForConditionalGeneration`, its stage set. A part that only an inactive term teaches gets
-                frozen.
+            model: as for `choose_terms`.
         """
         self.args, self.config, self.accelerator = args, model.config, accelerator
-        self.active: list[Term] = []
-        for term in TERMS:
-            part = model.base_model.get_submodule(term.trains)
-            is_trained = any(parameter.requires_grad for parameter in part.parameters())
-            if is_trained and term.is_wanted(args) and self.weight_of(term) > 0:
-                self.active.append(term)
-            elif term.is_sole_teacher:
-                part.requires_grad_(False)
+        self.active = choose_terms(args, model)
         self.queue = ContributionQueue(args.contribution_queue_size, model.config.controller_hidden_size)
         self.queue.to(accelerator.device)
         self._is_contrastive = args.contribution == "contrastive" and any(
@@ -244,9 +254,6 @@ class LossTerms:
         self._new_questions: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._step, self._evaluation = self._new_tally(), self._new_tally()
         self._means: list[torch.Tensor] = []  # of each optimizer step since the last log
-
-    def weight_of(self, term: Term) -> float:
-        return getattr(self.args, term.weight)
 
     def _new_tally(self) -> Tally:
         terms = [f"loss_{name}" for name in ("task", *(term.name for term in self.active))]
@@ -316,7 +323,7 @@ class LossTerms:
             if term.name in batch.values:
                 count = int(term.count(batch)) if num_parts is None else self._step_counts[term.count]
                 terms[term.name] = batch.values[term.name] * (num_parts or 1) / max(1, count)
-                loss = loss + self.weight_of(term) * terms[term.name].to(task)
+                loss = loss + getattr(self.args, term.weight) * terms[term.name].to(task)
         return loss, terms
 
     def record(self, batch: MicroBatch, task: torch.Tensor, count: torch.Tensor | float, is_training: bool) -> None:

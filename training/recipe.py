@@ -23,6 +23,7 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import json
 import logging
 import re
 import sys
@@ -41,6 +42,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from .config import GranulonSFTConfig
 from .data import TrainingData, combine, load_training_data, split_by_image
 from .fields import check_keys, one_of, typed
+from .run_lock import RunLock
 from .stages import STAGES
 
 
@@ -347,7 +349,8 @@ def peft_config(recipe: Recipe, model: Any) -> Any:
 
 def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None = None) -> Path:
     """
-    Train, and write `output/final`: model or adapter, processor, code, card and provenance.
+    Train, and write `output/final`: model or adapter, processor, code, card and provenance. A run that had reached its
+    last step is not trained again; `final` stays, or is written from the last checkpoint where it is missing.
 
     Args:
         resume: True for the newest complete checkpoint in `output`, if it holds any, or a checkpoint's folder.
@@ -357,22 +360,35 @@ def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None
         the folder with the result.
 
     Raises:
-        ValueError: `output` holds checkpoints and `resume` is False, or none of them is complete.
+        ValueError: `output` holds checkpoints and `resume` is False, or none of them is complete; another run is
+            going on there.
         FileNotFoundError: `resume` names no folder.
         SystemExit: with status 143, after SIGTERM; a checkpoint of the last finished step is in `output`.
     """
+    arguments, final = build_arguments(recipe, max_steps=max_steps), Path(recipe.output) / "final"
+    with RunLock(recipe.output) as lock:
+        _check_output(Path(recipe.output), resume)
+        if resume is True and not any(Path(recipe.output).glob("checkpoint-*")):
+            print(f"{recipe.output} holds no checkpoint: training starts from the beginning.", file=sys.stderr)
+            resume = False
+        trainer, train = _build_trainer(recipe, arguments)
+        trainer.run_lock = lock
+        trainer.train(resume_from_checkpoint=resume or None)
+        if trainer.is_world_process_zero() and train.num_rows is None:
+            print(train.bad_rows.report(), file=sys.stderr)
+        if not (trainer.was_complete and _is_result(final, trainer.state.global_step)):
+            trainer.save_final(final)
+        elif trainer.is_world_process_zero():
+            print(f"{final} holds its result and stays as it is.", file=sys.stderr)
+    return final
+
+
+def _build_trainer(recipe: Recipe, arguments: GranulonSFTConfig) -> tuple[Any, TrainingData]:
     from .callbacks import ProgressReport, SampleGeneration
     from .trainer import GranulonSFTTrainer
 
-    arguments = build_arguments(recipe, max_steps=max_steps)
-    _check_output(Path(recipe.output), resume)
-    if resume is True and not any(Path(recipe.output).glob("checkpoint-*")):
-        print(f"{recipe.output} holds no checkpoint: training starts from the beginning.", file=sys.stderr)
-        resume = False
     model, processor = load_model(recipe)
-    callbacks: list[Any] = []
-    if "samples" in recipe.callbacks:
-        callbacks.append(SampleGeneration(processor, **recipe.callbacks["samples"]))
+    samples = recipe.callbacks.get("samples")
     with PartialState().main_process_first():  # which fills the caches for the others
         train, held = load_data(recipe, processor)
     trainer = GranulonSFTTrainer(
@@ -382,30 +398,27 @@ def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None
         eval_dataset=None if held is None else held.dataset,
         processing_class=processor,
         peft_config=peft_config(recipe, model),
-        callbacks=callbacks,
+        callbacks=[SampleGeneration(processor, **samples)] if samples else [],
     )
-    trainer.provenance = {
-        "recipe": recipe.source,
-        "data": [data.provenance() for data in (train, held) if data is not None],
-    }
+    parts = [train] if held is None else [train, held]
+    trainer.provenance = {"recipe": recipe.source, "data": [data.provenance() for data in parts]}
     ProgressReport.install(trainer)
     if trainer.is_world_process_zero():
-        for data in (train, held):
-            if data is not None:
-                print(
-                    f"{data.name}: {data.num_rows or 'streamed'} rows, fingerprint {data.fingerprint}", file=sys.stderr
-                )
-                if data is train or data.bad_rows is not train.bad_rows:  # held-out rows share the report
-                    print(data.bad_rows.report(), file=sys.stderr)
-    trainer.train(resume_from_checkpoint=resume or None)
-    if trainer.is_world_process_zero() and train.num_rows is None:
-        print(train.bad_rows.report(), file=sys.stderr)
-    final = Path(recipe.output) / "final"
-    trainer.save_model(str(final))
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(final)
-    trainer.accelerator.wait_for_everyone()
-    return final
+        for data in parts:
+            print(f"{data.name}: {data.num_rows or 'streamed'} rows, fingerprint {data.fingerprint}", file=sys.stderr)
+            if data is train or data.bad_rows is not train.bad_rows:  # held-out rows share the report
+                print(data.bad_rows.report(), file=sys.stderr)
+    return trainer, train
+
+
+def _is_result(final: Path, step: int) -> bool:
+    """Whether `final` was written after this optimizer step."""
+    from .trainer import PROVENANCE_FILE
+
+    try:
+        return json.loads((final / PROVENANCE_FILE).read_text())["step"] == step
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _check_output(output: Path, resume: bool | str) -> None:

@@ -22,21 +22,24 @@ import trl
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
-from trl.chat_template_utils import has_generation_markers
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 import transformers
-from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from granulon.hub_cards import plan_push, push_directory, write_card
 
 from .adapters import base_fingerprint
 from .checkpoints import STAGING, explain_full_disk, find_fault, find_last_checkpoint, publish, write_manifest
+from .checks import check_adapters, check_data, check_stage
 from .collator import GranulonDataCollator
 from .config import GranulonSFTConfig
 from .loss_terms import LossTerms
-from .stages import STAGES, base_of, component_of, count_parameters, format_counts, set_stage
+from .run_lock import RunLock
+from .stages import base_of, component_of, count_parameters, format_counts, set_stage
 
 
 logger = logging.getLogger(__name__)
@@ -58,10 +61,12 @@ class GranulonSFTTrainer(SFTTrainer):
     Attributes:
         provenance: entries of `granulon_training.json`, which every saved directory carries, that only the caller
             knows: `recipe` and `results`, dicts; `data`, a list, where it should differ from the data sets given.
+        was_complete: the checkpoint that `train` was to resume from is the run's last step; nothing was trained.
+        run_lock: keeps other runs out of `output_dir` while `train` runs.
 
     Raises:
         ValueError: a stage that contradicts the adapters, the data or the loss terms; labels that are all masked; a
-            loss that is not finite, with its batch saved in `nan_batch-STEP`.
+            loss that is not finite, with its batch saved in `nan_batch-STEP`; another run in the same `output_dir`.
         OSError: a full disk. The partial checkpoint is removed; older ones stay.
     """
 
@@ -84,9 +89,9 @@ class GranulonSFTTrainer(SFTTrainer):
         args = GranulonSFTConfig("granulon-sft") if args is None else args
         if not isinstance(args, GranulonSFTConfig):
             raise TypeError(f"`args` is a {type(args).__name__}, expected a GranulonSFTConfig.")
-        peft_config = _check_adapters(model, args, peft_config)
+        peft_config = check_adapters(model, args, peft_config)
         if train_dataset is not None:
-            _check_data(args, train_dataset, processing_class)
+            check_data(args, train_dataset, processing_class)
         super().__init__(
             model=model,
             args=args,
@@ -107,6 +112,8 @@ class GranulonSFTTrainer(SFTTrainer):
         self._set_stage()
         self._callback = _StepCallback(self)
         self.add_callback(self._callback)
+        self.run_lock = RunLock(str(args.output_dir))
+        self.was_complete = False
         self._staging: Path | None = None
         self._step_batches: list[tuple[dict[str, Any], list[str] | None]] = []  # for `_stop_at_nan`
 
@@ -116,26 +123,9 @@ class GranulonSFTTrainer(SFTTrainer):
         args, core = self.args, base_of(self.model)
         set_stage(self.model, args.stage)
         self.loss_terms = LossTerms(args, core, self.accelerator)
-        controller = component_of(self.model, "granularity_controller")
-        is_question_read = self.loss_terms.active or any(part.requires_grad for part in controller.parameters())
-        if is_question_read and not core.config.turn_end_token_ids:
-            raise ValueError(
-                f"Stage {args.stage!r} needs the question, but this model's chat template does not mark the ends of "
-                "turns. Compose the model with `turn_end=` (the text that ends a user's turn), or train stage "
-                "'projector'."
-            )
+        check_stage(args, self.model, self.loss_terms.active)
         if self.accelerator.is_main_process:
             print(format_counts(count_parameters(self.model), args.stage), file=sys.stderr, flush=True)
-        frozen = [
-            name
-            for name in args.module_learning_rates or {}
-            if not any(parameter.requires_grad for parameter in component_of(self.model, name).parameters())
-        ]
-        if frozen:
-            raise ValueError(
-                f"`module_learning_rates` names {frozen}, which stage {args.stage!r} freezes. It trains "
-                f"{list(STAGES[args.stage])}: remove the rate, or choose another stage."
-            )
         if (args.bf16 or args.fp16) and not self.is_deepspeed_enabled:
             # steps of a small learning rate vanish in 16 bits; autocast still computes in them
             for parameter in self.model.parameters():
@@ -269,29 +259,26 @@ class GranulonSFTTrainer(SFTTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """
-        As the parent's.
+        As the parent's. A run that had reached its last step is restored and not trained: see `was_complete`.
 
         Args:
             resume_from_checkpoint: True takes the newest complete checkpoint of `output_dir`; a path takes that one.
 
         Raises:
-            ValueError: no complete checkpoint, or an incomplete one at the path.
+            ValueError: no complete checkpoint, or an incomplete one at the path; another run in `output_dir`.
             SystemExit: with status 143, after SIGTERM and a clean checkpoint.
         """
-        checkpoint = None
-        if resume_from_checkpoint is True:
-            checkpoint = find_last_checkpoint(Path(str(self.args.output_dir)))
-        elif resume_from_checkpoint:
-            checkpoint = Path(resume_from_checkpoint)
-            fault = find_fault(checkpoint)
-            if fault is not None:
-                raise ValueError(f"Cannot resume from {checkpoint}: {fault}. Pass a complete checkpoint.")
-        if checkpoint is not None:
-            logger.warning("Resuming from %s.", checkpoint)
-            if (checkpoint / QUEUE_FILE).is_file():
-                self.loss_terms.queue.load_state_dict(load_file(checkpoint / QUEUE_FILE))
-        with self._callback.catching_sigterm():
-            result = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint), **kwargs)
+        with self.run_lock:
+            checkpoint = self._find_checkpoint(resume_from_checkpoint)
+            self.was_complete = checkpoint is not None and self._is_complete(checkpoint)
+            if checkpoint is not None:
+                self._restore_queue(checkpoint)
+                if self.was_complete:
+                    return self._restore(checkpoint)
+                logger.warning("Resuming from %s.", checkpoint)
+            with self._callback.catching_sigterm():
+                start = None if checkpoint is None else str(checkpoint)
+                result = super().train(resume_from_checkpoint=start, **kwargs)
         if self._callback.is_terminated:
             if self.accelerator.is_main_process:
                 print(
@@ -304,31 +291,59 @@ class GranulonSFTTrainer(SFTTrainer):
             raise SystemExit(143)
         return result
 
+    def _find_checkpoint(self, resume_from_checkpoint: str | bool | None) -> Path | None:
+        if resume_from_checkpoint is True:
+            return find_last_checkpoint(Path(str(self.args.output_dir)))
+        if not resume_from_checkpoint:
+            return None
+        checkpoint = Path(resume_from_checkpoint)
+        fault = find_fault(checkpoint)
+        if fault is not None:
+            raise ValueError(f"Cannot resume from {checkpoint}: {fault}. Pass a complete checkpoint.")
+        return checkpoint
+
+    def _is_complete(self, checkpoint: Path) -> bool:
+        """Whether the run had reached its last step; the parent's loop would train one more."""
+        max_steps = self.args.max_steps
+        if max_steps <= 0:
+            max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step >= max_steps
+
+    def _restore_queue(self, checkpoint: Path) -> None:
+        if (checkpoint / QUEUE_FILE).is_file():
+            self.loss_terms.queue.load_state_dict(load_file(checkpoint / QUEUE_FILE))
+
+    def _restore(self, checkpoint: Path) -> TrainOutput:
+        """Weights and log of a complete run, as training would have left them."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(str(checkpoint))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+        if self.accelerator.is_main_process:
+            print(
+                f"{checkpoint} is the last step of its run: there is nothing left to train. To train longer, raise "
+                "`max_steps` or `num_train_epochs`.",
+                file=sys.stderr,
+                flush=True,
+            )
+        return TrainOutput(self.state.global_step, math.nan, {})
+
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        run_dir = Path(self._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        staged, final = run_dir / STAGING / name, run_dir / name
-        is_writer = self.args.should_save
+    @contextlib.contextmanager
+    def _written_aside(self, final: Path) -> Iterator[Path]:
+        """A folder to write into, on all ranks, that takes the name `final` once all of them have ended well."""
+        staged, is_writer = final.parent / STAGING / final.name, self.args.should_save
         try:
             if is_writer:
                 shutil.rmtree(staged, ignore_errors=True)
             self.accelerator.wait_for_everyone()
             self._staging = staged.parent
-            with explain_full_disk(final, "The partial checkpoint was removed and older ones are untouched."):
-                super()._save_checkpoint(model, trial)
-                if self.state.best_global_step:
-                    best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-                    if best == final or best.exists():
-                        self.state.best_model_checkpoint = str(best)
-                if is_writer:
-                    save_file(self.loss_terms.queue.state_dict(), staged / QUEUE_FILE)
-                    self.state.save_to_json(str(staged / "trainer_state.json"))
+            with explain_full_disk(final, "What there was of it was removed, checkpoints are untouched."):
+                yield staged
                 self.accelerator.wait_for_everyone()
                 if is_writer:
-                    write_manifest(staged)
                     publish(staged, final)
                 self.accelerator.wait_for_everyone()
         except BaseException:
@@ -337,6 +352,27 @@ class GranulonSFTTrainer(SFTTrainer):
             raise
         finally:
             self._staging = None
+
+    def save_final(self, directory: str | Path) -> None:
+        """As `save_model`, with a directory that is whole or, after an error, what it was."""
+        with self._written_aside(Path(directory)) as staged:
+            self.save_model(str(staged))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run_dir = Path(self._get_output_dir(trial))
+        final, is_writer = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", self.args.should_save
+        with self._written_aside(final) as staged:
+            super()._save_checkpoint(model, trial)
+            if self.state.best_global_step:
+                best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+                if best == final or best.exists():
+                    self.state.best_model_checkpoint = str(best)
+            if is_writer:
+                save_file(self.loss_terms.queue.state_dict(), staged / QUEUE_FILE)
+                self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            self.accelerator.wait_for_everyone()
+            if is_writer:
+                write_manifest(staged)
         if is_writer:  # only now that the new one is there
             rotate_checkpoints(
                 output_dir=str(run_dir),
@@ -352,9 +388,9 @@ class GranulonSFTTrainer(SFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         directory = Path(str(self.args.output_dir) if output_dir is None else output_dir)
-        is_final = self._staging is None
-        advice = "The directory is incomplete." if is_final else "Checkpoints are untouched."
-        with explain_full_disk(directory, advice):
+        with contextlib.ExitStack() as stack:
+            if self._staging is None:  # else the one who writes aside explains
+                stack.enter_context(explain_full_disk(directory, "The directory is incomplete."))
             super()._save(output_dir, state_dict)
             if self.args.should_save:
                 (directory / PROVENANCE_FILE).write_text(json.dumps(self.describe_run(), indent=1, default=str))
@@ -410,6 +446,7 @@ class GranulonSFTTrainer(SFTTrainer):
             "stage": self.args.stage,
             "data": data,
             "seed": self.args.seed,
+            "step": self.state.global_step,
             "log_history": self.state.log_history,
             "versions": {
                 "python": platform.python_version(),
@@ -456,73 +493,6 @@ class _StepCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.is_terminated:
             control.should_save = control.should_training_stop = True
-
-
-def _check_adapters(model: Any, args: GranulonSFTConfig, peft_config: Any) -> Any:
-    """The adapters of the stage: the preset where `lora` came without."""
-    is_peft = hasattr(model, "peft_config")
-    if is_peft and not hasattr(model, "get_base_model"):
-        raise ValueError(
-            "The model was loaded from an adapter's directory through an Auto class, which can answer but not train. "
-            "Load the base model and use `peft.PeftModel.from_pretrained(base, directory, is_trainable=True)`."
-        )
-    if args.stage == "lora":
-        if peft_config is None and not is_peft:
-            from .adapters import lora_config
-
-            return lora_config(None if isinstance(model, str) else model)
-    elif peft_config is not None or is_peft:
-        raise ValueError(
-            f"Adapters came with stage {args.stage!r}, which trains the weights themselves. Use stage='lora' "
-            "(connector + adapters on the language model), or leave `peft_config` out."
-        )
-    return peft_config
-
-
-def _check_data(args: GranulonSFTConfig, data: Any, processor: Any) -> None:
-    """Settle which tokens are learned, and refuse data that the stage cannot use."""
-    row = next(iter(data), None)
-    if row is None:
-        raise ValueError("`train_dataset` is empty: it has no rows.")
-    columns = sorted(row)
-    if isinstance(processor, PreTrainedTokenizerBase):
-        raise TypeError(
-            "`processing_class` is a tokenizer, expected the GranulonProcessor: it writes the image slots, and is "
-            "saved beside every checkpoint."
-        )
-    if "images" not in row and "image" not in row:
-        raise ValueError(
-            f"`train_dataset` has the columns {columns}, but no `images`: stage {args.stage!r} trains on images. Add "
-            "`images`, a list for each row (empty for a row of text alone)."
-        )
-    if "prompt" in row and "completion" in row:
-        if args.completion_only_loss is False:
-            raise ValueError(
-                "`completion_only_loss=False` would train on the prompt and its image slots. Leave it out."
-            )
-    elif "messages" in row:
-        if not args.assistant_only_loss:
-            if processor is not None and not has_generation_markers(processor.chat_template or ""):
-                raise ValueError(
-                    "The data set has `messages`, but the chat template does not mark what the assistant says "
-                    "(`{% generation %}`), so questions and image slots would be learned, too. Use `prompt` and "
-                    "`completion` columns, or a template with the marks."
-                )
-            args.assistant_only_loss = True
-    else:
-        raise ValueError(
-            f"`train_dataset` has the columns {columns}, expected `prompt` and `completion`, or `messages`, so that "
-            "the answer can be told from the question."
-        )
-    if (
-        "granularity_labels" in row
-        and args.controller_loss_weight > 0
-        and "granularity_controller" not in STAGES[args.stage]
-    ):
-        raise ValueError(
-            f"The data set has `granularity_labels`, but stage {args.stage!r} freezes the controller that they teach. "
-            "Set `controller_loss_weight=0` to ignore them, or choose another stage."
-        )
 
 
 def _describe_data(name: str, data: Any) -> dict[str, Any]:

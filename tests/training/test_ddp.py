@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from training_tools import logged, make_rows, make_trainer
 
+from granulon.training.run_lock import RunLock
+
 
 NAMES = ["loss", "loss_task", "loss_pixel", "loss_semantic", "loss_controller", "level/coarse", "level/finest"]
 
@@ -20,8 +22,14 @@ import json, sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 from test_ddp import train
+from granulon.training.run_lock import RunLock
 
 train(Path(sys.argv[3]), json.loads(sys.argv[4]))
+try:
+    with RunLock(Path(sys.argv[3], "taken")):
+        sys.exit("the directory of another run was entered")
+except ValueError:  # on both ranks
+    pass
 """
 
 
@@ -38,7 +46,6 @@ def train(output: Path, options: dict) -> None:
 
 
 def train_in_two_processes(output: Path, options: dict) -> None:
-    output.mkdir()
     (output / "script.py").write_text(SCRIPT)
     here = Path(__file__).parent
     command = [
@@ -79,7 +86,8 @@ def test_two_processes_equal_one(tmp_path: Path, stage: str):
     options = {"stage": stage, "max_steps": 4, "optim": "sgd", "learning_rate": 0.05, "contribution_queue_size": 13}
     options |= {"activation_checkpointing": True, "per_device_eval_batch_size": 4}
     halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    train_in_two_processes(tmp_path / "two", options | halves)
+    with RunLock(tmp_path / "two" / "taken"):
+        train_in_two_processes(tmp_path / "two", options | halves)
     train(tmp_path / "one", options | {"per_device_train_batch_size": 8})
     (two, weights_two), (one, weights_one) = read(tmp_path / "two"), read(tmp_path / "one")
     torch.testing.assert_close(

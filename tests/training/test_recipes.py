@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import datasets
@@ -15,7 +16,9 @@ from tiny import make_granulon, make_image, save_backbones
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import granulon.training.recipe
+from granulon.training.checkpoints import STAGING
 from granulon.training.recipes import RECIPES, build_arguments, dry_run, load_recipe, run_recipe, shipped_recipes
+from granulon.training.run_lock import LOCK_FILE
 
 
 TRAINING = {
@@ -241,6 +244,40 @@ def test_dry_run_names_what_is_missing(tmp_path, values):
     assert any("checkpoints of an earlier run" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training": {"per_device_train_batch_size": -4}}, "`per_device_train_batch_size` is -4"),
+        ({"training": {"learning_rate": math.nan}}, "`learning_rate` is nan"),
+        ({"training": {"gradient_accumulation_steps": 0}}, "`gradient_accumulation_steps` is 0"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"training": {"module_learning_rates": {"vision_tower": 1e-3}}}, "which stage 'connector' freezes"),
+        ({"training": {"completion_only_loss": False}}, "would train on"),
+    ],
+)
+def test_what_training_refuses_the_dry_run_refuses_alike(values, changes, words):
+    changed = {**values, **changes, "training": {**TRAINING, **changes.get("training", {})}}
+    said = []
+    for attempt in (dry_run, run_recipe):
+        with pytest.raises(ValueError, match=words) as caught:
+            attempt(load_recipe(changed))
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    assert not Path(values["output"], "final").exists()
+
+
+def test_dry_run_of_no_processes(values):
+    with pytest.raises(ValueError, match="`processes` is 0"):
+        dry_run(load_recipe(values), processes=0)
+
+
+def test_dry_run_counts_what_the_terms_leave_to_train(values):
+    values["training"] |= {"contribution": "none"}
+    report, whole = dry_run(load_recipe(values)), dry_run(load_recipe({**values, "training": TRAINING}))
+    assert report.trainable < whole.trainable  # nothing teaches the contribution heads
+    assert report.total == whole.total
+
+
 def test_dry_run_of_a_model_to_compose(tmp_path, values):
     vision, text = save_backbones(tmp_path)
     composed = {**values, "model": {"vision": str(vision), "text": str(text)}, "stage": "lora", "lora": {"r": 2}}
@@ -282,7 +319,13 @@ def test_run_writes_a_whole_model_once_and_resumes(tmp_path, values, capfd):
         run_recipe(recipe)
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         run_recipe(recipe, resume=str(tmp_path / "absent"))
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in final.iterdir()}
+    run_recipe(recipe, resume=True)
+    shown = capfd.readouterr().err
+    assert "nothing left to train" in shown and "stays as it is" in shown
+    assert before == {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in final.iterdir()}
     run_recipe(recipe, resume=True, max_steps=5)
+    assert not (final.parent / STAGING).exists() and not (final.parent / LOCK_FILE).exists()
     resumed = json.loads((final / "granulon_training.json").read_text())["log_history"]
     assert [entry["step"] for entry in resumed if "loss" in entry] == [1, 2, 3, 4, 5]
 
@@ -301,5 +344,9 @@ def test_run_of_messages_and_an_adapter(tmp_path, values, capfd):
     values["data"] = {"source": values["data"], "on_bad_row": "skip"}
     final = run_recipe(load_recipe(values), resume=True, max_steps=1)
     assert "starts from the beginning" in capfd.readouterr().err  # there was no checkpoint to go on from
-    assert (final / "adapter_model.safetensors").is_file()
+    weights = (final / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(final)  # as when the process dies between the last checkpoint and `final`
+    run_recipe(load_recipe(values), resume=True, max_steps=1)
+    assert (final / "adapter_model.safetensors").read_bytes() == weights
+    assert [path.name for path in final.parent.glob("checkpoint-*")] == ["checkpoint-1"]
     assert AutoProcessor.from_pretrained(final).level_names

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, stage: str):
     second.train(resume_from_checkpoint=True)
     assert second.state.global_step == 6
     assert_same_run(second, whole)
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "num_train_epochs": 0.5}])
+@pytest.mark.parametrize("stage", ["connector", "lora"])
+def test_a_complete_run_is_restored_and_not_trained(tmp_path: Path, stage: str, length: dict, capsys):
+    options = {"stage": stage, **length, **SAVING}  # 16 rows by twos: 8 steps an epoch
+    whole = make_trainer(tmp_path, **options)
+    whole.train()
+    assert whole.state.global_step == 4 and not whole.was_complete
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    again = make_trainer(tmp_path, **options)
+    for parameter in again.model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_()
+    result = again.train(resume_from_checkpoint=True)
+    assert again.was_complete and result.global_step == again.state.global_step == 4
+    assert "checkpoint-4 is the last step of its run: there is nothing left to train" in capsys.readouterr().err
+    assert_same_run(again, whole)
+    assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
 
 
 class StopAfter(TrainerCallback):
@@ -141,7 +161,7 @@ def test_killed_while_writing_a_checkpoint(tmp_path: Path, caplog: pytest.LogCap
     assert find_fault(tmp_path / "killed" / "checkpoint-4") is None
 
 
-@pytest.mark.parametrize("writer", ["torch.save", "manifest", "safetensors"])
+@pytest.mark.parametrize("writer", ["torch.save", "torch's zip", "manifest", "safetensors"])
 def test_a_full_disk_loses_nothing(tmp_path: Path, writer: str, monkeypatch: pytest.MonkeyPatch):
     trainer = make_trainer(tmp_path, max_steps=6, save_total_limit=1, **SAVING)
 
@@ -149,10 +169,13 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, writer: str, monkeypatch: pyt
         if trainer.state.global_step >= 4:
             if writer == "safetensors":
                 raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+            if writer == "torch's zip":
+                raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(*args, **kwargs)
 
-    if writer == "torch.save":
+    if writer.startswith("torch"):
+        monkeypatch.setattr(checkpoints, "_probe", lambda folder: errno.ENOSPC)
         original = torch.save
         monkeypatch.setattr(torch, "save", fill)
     elif writer == "manifest":
@@ -170,6 +193,55 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, writer: str, monkeypatch: pyt
     trainer = make_trainer(tmp_path, max_steps=6, save_total_limit=1, **SAVING)
     trainer.train(resume_from_checkpoint=True)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+class FillDisk(TrainerCallback):
+    """Leaves, before the second checkpoint, only room for all of a checkpoint but one file and what follows it."""
+
+    def __init__(self, directory: Path, first_too_large: str):
+        self.directory, self.first_too_large = directory, first_too_large
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            files = list((self.directory / "run" / "checkpoint-2").iterdir())
+            (last,) = (file for file in files if file.name == self.first_too_large)
+            room = sum(f.stat().st_size for f in files if f.stat().st_mtime_ns < last.stat().st_mtime_ns)
+            free = shutil.disk_usage(self.directory).free - room - last.stat().st_size // 2
+            with open(self.directory / "ballast", "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("first_too_large", ["model.safetensors", "optimizer.pt"])
+def test_a_disk_that_is_really_full(small_disk: Path, first_too_large: str):
+    fill = FillDisk(small_disk, first_too_large)
+    trainer = make_trainer(small_disk / "run", trainer={"callbacks": [fill]}, max_steps=4, **SAVING)
+    with pytest.raises(OSError, match="No space left on the disk while writing .*checkpoint-4") as caught:
+        trainer.train()
+    assert caught.value.errno == errno.ENOSPC
+    assert find_last_checkpoint(small_disk / "run").name == "checkpoint-2"
+    assert not list((small_disk / "run" / STAGING).glob("*"))
+    if first_too_large == "model.safetensors":
+        with pytest.raises(OSError, match="No space left on the disk while writing .*final"):
+            trainer.save_final(small_disk / "run" / "final")
+        assert not (small_disk / "run" / "final").exists()
+    (small_disk / "ballast").unlink()
+    trainer.save_final(small_disk / "run" / "final")
+    assert (small_disk / "run" / "final" / "model.safetensors").is_file()
+
+
+def test_other_faults_of_torch_stay_what_they_are(tmp_path: Path):
+    fault = RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"), checkpoints.explain_full_disk(tmp_path / "a", ""):
+        raise fault
 
 
 class Terminate(TrainerCallback):
@@ -204,3 +276,7 @@ def test_the_best_checkpoint_is_kept_and_loaded(tmp_path: Path):
     losses = {e["step"]: e["eval_loss_task"] for e in trainer.state.log_history if "eval_loss_task" in e}
     assert best.name == f"checkpoint-{min(losses, key=losses.get)}"
     assert json.loads((best / "trainer_state.json").read_text())["best_model_checkpoint"] == str(best)
+    again = make_trainer(tmp_path, rows, trainer={"eval_dataset": rows}, **options, **SAVING)
+    again.train(resume_from_checkpoint=True)
+    for name, value in parameters_of(again).items():
+        assert torch.equal(value, parameters_of(trainer)[name]), name
