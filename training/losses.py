@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from granulon.modeling_granulon.granularity_granulon import find_question, run_starts
+from granulon.modeling_granulon.granularity_granulon import question_mask
+from granulon.modeling_granulon.slots_granulon import run_starts
 
 
 _HASH_BASE = 1_000_003
@@ -16,19 +17,11 @@ def question_keys(config: Any, input_ids: torch.Tensor, attention_mask: torch.Te
     `(batch_size,)` int64, one number for each question, equal where the token ids of two questions are equal and
     (but for a chance of about 2^-64) only there; -1 for rows without an image.
     """
-    is_visual = input_ids.eq(config.image_token_id) | input_ids.eq(config.semantic_token_id)
-    question = find_question(
-        input_ids,
-        attention_mask,
-        is_visual,
-        config.turn_end_token_ids or [],
-        config.assistant_start_token_ids or [],
-        config.text_config.bos_token_id,
-    )
+    question = question_mask(config, input_ids, attention_mask)
     # a polynomial in the token ids, modulo 2^64; a token's power is its place among the question's tokens
     powers = torch.full((input_ids.shape[1] + 1,), _HASH_BASE, device=input_ids.device).cumprod(0)
     terms = torch.where(question, (input_ids + 1) * powers[question.cumsum(1)], 0)
-    return torch.where(is_visual.any(1), terms.sum(1), -1)
+    return torch.where(count_images(config, input_ids) > 0, terms.sum(1), -1)
 
 
 def count_images(config: Any, input_ids: torch.Tensor) -> torch.Tensor:
