@@ -16,6 +16,7 @@ An input is a function of its seed alone, so the seed of a fault is all that is 
 
 import argparse
 import importlib
+import logging
 import random
 import sys
 import time
@@ -105,6 +106,7 @@ def run_fuzzer(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                logging.disable(logging.WARNING)
                 fuzzer.run(case)
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -113,6 +115,8 @@ def run_fuzzer(
                 report.refused += 1
             else:
                 report.faults.append(Fault(each, case, error))
+        finally:
+            logging.disable(logging.NOTSET)
         report.tried += 1
         report.slowest = max(report.slowest, (time.monotonic() - start, each))
     return report

@@ -19,7 +19,7 @@ from granulon.processing.chats_granulon import END, START
 
 
 ALLOWED = (TypeError, ValueError)
-COUNT = 600
+COUNT = 1500
 
 NAMED = re.compile(r"[Mm]essage \d|[Cc]hat \d|`conversation`|continue_final_message|image placeholders|is empty")
 FAMILIES = {"qwen2": "qwen2", "llama": "llama", "smollm2": "llama", "begins": "llama"}

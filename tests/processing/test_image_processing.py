@@ -1,23 +1,32 @@
 """Images to pixels: published preprocessing as oracle, every kind of image, and errors that name what is wrong."""
 
 import base64
+import os
+import struct
+import subprocess
+import sys
 import threading
+import time
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin, features
 from torch.nn import functional as F
 
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from granulon import GranulonImageProcessor, GranulonImageProcessorPil
+from granulon.processing import image_processing_granulon, images_granulon
+from granulon.processing.images_granulon import download
 
 
 MEAN = torch.tensor(IMAGENET_DEFAULT_MEAN)[:, None, None]
@@ -288,6 +297,49 @@ def test_float_images_are_unit_or_eight_bit(scale: float) -> None:
     assert_reads(image, np.repeat(unit[..., None], 3, axis=2) * 255)
 
 
+def make_png(pixels: np.ndarray, kind: int, transparent: tuple[int, ...] = ()) -> bytes:
+    """A PNG of 16-bit `(height, width, channels)` of a colour type that Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
+    parts += [chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))] if transparent else []
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_a_transparent_grey_of_sixteen_bits_becomes_white(resize: bool) -> None:
+    wide = np.random.default_rng(0).integers(0, 65536, (12, 10, 1)).astype(np.uint16)
+    wide[3:6, 2:5] = key = 4660
+    expected = np.where(wide == key, 255, wide / 257).repeat(3, axis=2)
+    opened = Image.open(BytesIO(make_png(wide, 0, (key,))))
+    assert opened.mode == "I;16" and opened.info["transparency"] == key
+    if resize:
+        processor = GranulonImageProcessorPil(size={"height": 5, "width": 7})
+        pixels, wanted = (processor(image, return_tensors="pt")["pixel_values"] for image in (opened, expected))
+        torch.testing.assert_close(pixels, wanted, rtol=0, atol=1e-4)
+    else:
+        assert_reads(opened, expected)
+    assert_reads(Image.open(BytesIO(make_png(wide, 0))), (wide / 257).repeat(3, axis=2))
+
+
+def test_transparent_greys_and_colours_of_sixteen_bits_are_laid_over_white() -> None:
+    wide = np.random.default_rng(0).integers(0, 65536, (12, 10, 4)).astype(np.uint16)
+    weight = wide[..., 1:2] / 65535
+    grey = wide[..., :1] / 257 * weight + 255 * (1 - weight)
+    assert_reads(Image.open(BytesIO(make_png(wide[..., :2], 4))), grey.repeat(3, axis=2), atol=2.0)
+    weight = wide[..., 3:] / 65535
+    colour = wide[..., :3] / 257 * weight + 255 * (1 - weight)
+    assert_reads(Image.open(BytesIO(make_png(wide, 6))), colour, atol=2.0)
+    key = tuple(int(value) for value in wide[2, 3, :3])
+    expected = (wide[..., :3] >> 8).astype(np.float64)
+    expected[2, 3] = 255
+    assert_reads(Image.open(BytesIO(make_png(wide[..., :3], 2, key))), expected)
+
+
 # ---------------------------------------------------------------------- files and other sources
 
 
@@ -322,6 +374,13 @@ def test_photographs_stand_upright(orientation: int, turn: Any) -> None:
     assert_reads(Image.open(BytesIO(stored)), upright)
 
 
+def test_damaged_exif_data_do_no_harm() -> None:
+    stored = Image.open(BytesIO(encode(Image.fromarray(make_noise()), "PNG", exif=b"Exif\0\0MM no TIFF")))
+    assert "exif" in stored.info
+    for _ in range(2):
+        assert_reads(stored, make_noise())
+
+
 @pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "webp"])
 def test_paths_data_uris_and_base64_open_the_same_image(kind: str, tmp_path: Path) -> None:
     image = make_noise(40, 30)
@@ -336,7 +395,101 @@ def test_paths_data_uris_and_base64_open_the_same_image(kind: str, tmp_path: Pat
     assert_reads(str(path), image)  # the processor fetches by itself
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
+@pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview", "dict", "path dict", "open file", "read file"])
+def test_undecoded_images_open_the_same_image(kind: str, tmp_path: Path) -> None:
+    content = encode(Image.fromarray(make_noise()), "png")
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    with open(path, "rb") as file:
+        if kind == "read file":
+            file.read()
+        source = {
+            "bytes": content,
+            "bytearray": bytearray(content),
+            "memoryview": memoryview(content),
+            "dict": {"bytes": content, "path": "elsewhere.png"},
+            "path dict": {"bytes": None, "path": str(path)},
+        }.get(kind, file)
+        fetched = GranulonImageProcessorPil().fetch_images([source, [source]])
+        assert_reads(source, make_noise())
+    for image in (fetched[0], fetched[1][0]):  # the file may be closed before it is decoded
+        assert_reads(image, make_noise())
+
+
+def test_a_stream_that_cannot_go_back_is_read_once() -> None:
+    class Stream:
+        def read(self) -> bytes:
+            return encode(Image.fromarray(make_noise()), "png")
+
+    assert_reads(Stream(), make_noise())
+
+
+@pytest.mark.parametrize("address", ["file://{}", "file://localhost{}"])
+def test_file_addresses_of_this_machine_are_paths(address: str, tmp_path: Path) -> None:
+    Image.fromarray(make_noise()).save(tmp_path / "an image.png")
+    assert_reads(address.format(quote(f"{tmp_path}/an image.png")), make_noise())
+
+
+@pytest.mark.parametrize("address", ["file://server/share/a.png", "file://10.0.0.1/a.png"])
+def test_file_addresses_of_other_machines_are_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="files of other machines .* are not fetched"):
+        read(address)
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", str(tmp_path / "pipe"), "/dev/zero", f"file://{tmp_path}/pipe", tmp_path):
+        with pytest.raises(ValueError, match="as an image: it is not a file"):
+            read(source)
+    with pytest.raises(ValueError, match=r"missing\.png"):
+        read(tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize("source", [b"", b"no image", {"bytes": b"no image", "path": None}, BytesIO(b"no image")])
+def test_bytes_of_something_else_raise(source: Any) -> None:
+    with pytest.raises(ValueError, match="as an image"):
+        read(source)
+
+
+@pytest.mark.parametrize("source", [{}, {"bytes": None, "path": None}, {"bytes": b"", "url": "a.png"}])
+def test_dictionaries_that_hold_no_image_raise(source: Any) -> None:
+    with pytest.raises(TypeError, match="came as dict.* dictionary with `bytes` or `path`"):
+        read(source)
+
+
+# ---------------------------------------------------------------------- downloads
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves the test's folder, and servers that misbehave under the paths that name how."""
+
+    def do_GET(self) -> None:
+        kind = self.path.strip("/").partition("-")[0]
+        if kind not in ("endless", "announced", "drip", "headers", "loop", "moved"):
+            return super().do_GET()
+        try:
+            if kind == "headers":
+                self.write(b"HTTP/1.0 200 OK\r\n", *[b"X-%d: y\r\n" % index for index in range(1000)], pause=0.05)
+                return None
+            self.send_response(302 if kind in ("loop", "moved") else 200)
+            if kind in ("loop", "moved"):
+                self.send_header("Location", {"loop": "/loop", "moved": "/image.png"}[kind])
+            if kind == "announced":
+                self.send_header("Content-Length", "1000000000000")
+            self.end_headers()
+            if kind == "endless":
+                self.write(*[bytes(2**16)] * 10_000)
+            elif kind in ("announced", "drip"):
+                self.write(*[b"x"] * 1000, pause=0.05)
+        except OSError:  # the reader is gone
+            pass
+
+    def write(self, *chunks: bytes, pause: float = 0.0) -> None:
+        for chunk in chunks:
+            self.wfile.write(chunk)
+            self.wfile.flush()
+            time.sleep(pause)
+
     def log_message(self, *args: Any) -> None:
         pass
 
@@ -344,7 +497,10 @@ class QuietHandler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a web server that serves the test's folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(tmp_path))) as serving:
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
+    serving.daemon_threads = True
+    serving.block_on_close = False
+    with serving:
         threading.Thread(target=serving.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{serving.server_port}"
         serving.shutdown()
@@ -354,11 +510,126 @@ def test_addresses_are_fetched(server: str, tmp_path: Path) -> None:
     Image.fromarray(make_noise()).save(tmp_path / "image.png")
     (tmp_path / "page.html").write_text("<p>no image</p>")
     assert_reads(f"{server}/image.png", make_noise())
-    for name in ("missing.png", "page.html"):
+    assert_reads(f"{server}/moved", make_noise())
+    for name in ("missing.png", "page.html", "loop"):
         with pytest.raises(ValueError, match=name):
             read(f"{server}/{name}")
     with pytest.raises(ValueError, match="Could not open 'http://127.0.0.1:1/"):
         read("http://127.0.0.1:1/image.png")
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[", "http://a\0b/", "http://\ud800/", "http://x:99999999/"])
+def test_addresses_that_are_none_raise(address: str) -> None:
+    with pytest.raises(ValueError, match="Could not open 'http://"):
+        read(address)
+
+
+@pytest.mark.parametrize("kind", ["drip", "headers"])
+def test_a_download_that_drips_ends_in_time(kind: str, server: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=f"{kind}.* took"):
+        download(f"{server}/{kind}", max_seconds=0.4)
+    assert time.monotonic() - start < 2
+    for thread in threading.enumerate():
+        if thread.name == "granulon-download":
+            thread.join(2)
+            assert not thread.is_alive()  # nobody goes on listening
+
+
+@pytest.mark.parametrize("kind", ["endless", "announced"])
+def test_a_download_that_is_too_large_ends_early(kind: str, server: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind}.* holds more than 1,000,000 bytes"):
+        download(f"{server}/{kind}", max_bytes=1_000_000, max_seconds=20)
+
+
+def test_the_processors_downloads_are_bounded(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images_granulon, "download", partial(download, max_bytes=1000, max_seconds=0.4))
+    for kind in ("endless", "drip"):
+        with pytest.raises(ValueError, match=f"Could not open '{server}/{kind}"):
+            read(f"{server}/{kind}")
+
+
+# ---------------------------------------------------------------------- large images
+
+
+def test_a_limit_in_pixels_is_checked_on_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(make_noise(40, 30)).save(tmp_path / "image.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("the image was decoded"))
+    processor = GranulonImageProcessorPil(max_image_pixels=1199)
+    with pytest.raises(ValueError, match=r"image\.png.* 40 x 30 = 1,200 pixels, more than the 1,199"):
+        processor(str(tmp_path / "image.png"))
+    with pytest.raises(ValueError, match="more than the 7 of `max_image_pixels`"):
+        GranulonImageProcessorPil()(str(tmp_path / "image.png"), max_image_pixels=7)
+    monkeypatch.undo()
+    for limit in (1200, None):
+        assert_reads(str(tmp_path / "image.png"), make_noise(40, 30), processor=processor, max_image_pixels=limit)
+
+
+def test_the_limit_in_pixels_is_pillows_and_is_saved(tmp_path: Path) -> None:
+    assert GranulonImageProcessorPil().max_image_pixels == Image.MAX_IMAGE_PIXELS
+    GranulonImageProcessorPil(max_image_pixels=5000).save_pretrained(tmp_path)
+    assert GranulonImageProcessorPil.from_pretrained(tmp_path).max_image_pixels == 5000
+
+
+@pytest.mark.parametrize("size", [{"height": 16, "width": 24}, {"shortest_edge": 20}])
+@pytest.mark.parametrize("rescale_first", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "1", "P", "CMYK", "I;16", "F", "LA", "La", "PA", "array"])
+def test_large_images_have_the_same_pixels_band_by_band(
+    mode: str, rescale_first: bool, size: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image: Any = Image.fromarray(make_noise(61, 47))
+    if mode == "I;16":
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 65536, (61, 47)).astype(np.uint16))
+    elif mode == "array":
+        image = make_noise(61, 47)
+    elif mode in ("La", "PA"):
+        image = Image.fromarray(make_noise(61, 47, 4)).convert("LA").convert(mode)
+    else:
+        image = image.convert(mode)
+        image.info["transparency"] = 3 if mode == "P" else None
+    processor = GranulonImageProcessorPil(size=size, rescale_first=rescale_first)
+    expected = processor(image, return_tensors="pt")["pixel_values"]
+    for band in (1, 100, 61 * 47 - 1):
+        for module in (images_granulon, image_processing_granulon):
+            monkeypatch.setattr(module, "BAND_PIXELS", band)
+        assert torch.equal(processor(image, return_tensors="pt")["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("shape", [(4000, 1), (1, 4000), (900, 3), (60, 60)])
+def test_narrow_images_shrink_along_their_length_first(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.fromarray(make_noise(*shape))
+    processor = GranulonImageProcessorPil(size={"height": 16, "width": 24})
+    expected = processor(image, return_tensors="pt")["pixel_values"]
+    for name in ("BAND_PIXELS", "MAX_STRIP_PIXELS"):
+        monkeypatch.setattr(images_granulon, name, 500)
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-5)
+
+
+MEASURE = """
+import resource, sys
+from PIL import Image
+from granulon import GranulonImageProcessorPil
+
+processor = GranulonImageProcessorPil()
+processor(Image.new("RGB", (9, 9)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert processor(sys.argv[1])["pixel_values"][0].shape == (3, 224, 224)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode, file", [("1", "large.png"), ("RGB", "large.jpg"), ("RGBA", "large.png")])
+def test_shrinking_a_large_image_takes_less_than_a_gigabyte(mode: str, file: str, tmp_path: Path) -> None:
+    size = (13000, 6880)  # just below the limit
+    Image.new(mode, size).save(tmp_path / file)
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / file)], check=True, capture_output=True, text=True
+    )
+    assert int(measured.stdout) < 1000
 
 
 def test_sources_may_be_nested_and_mixed(tmp_path: Path) -> None:
@@ -483,12 +754,42 @@ def test_damaged_files_never_pass_silently_as_another_error(tmp_path: Path) -> N
     assert raised > 30
 
 
+@pytest.mark.parametrize("error", [RuntimeError("avif"), KeyError(1), MemoryError(), struct.error(), AssertionError()])
+@pytest.mark.parametrize("stage", ["open", "load", "convert"])
+def test_whatever_a_decoder_raises_is_a_value_error(
+    stage: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(make_noise()).save(tmp_path / "image.png")
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    place = {"open": PngImagePlugin.PngImageFile, "load": ImageFile.ImageFile, "convert": Image.Image}[stage]
+    monkeypatch.setattr(place, "_open" if stage == "open" else stage, fail)
+    with pytest.raises(ValueError, match=r"image\.png'.*: ."):
+        read(str(tmp_path / "image.png"))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_damaged_avif_files_are_value_errors() -> None:
+    content = encode(Image.new("RGB", (40, 56), "red"), "AVIF")
+    random = np.random.default_rng(0)
+    raised = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        place = int(random.integers(len(content) - 4))
+        damaged[place : place + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"][random.integers(3)]
+        try:
+            read(bytes(damaged))
+        except ValueError:
+            raised += 1
+    assert raised > 30
+
+
 def test_a_file_that_is_no_image_raises(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not an image")
     with pytest.raises(ValueError, match=r"notes\.txt.*Pillow"):
         read(str(tmp_path / "notes.txt"))
-    with pytest.raises(ValueError, match="as an image"):
-        read(str(tmp_path))
 
 
 @pytest.mark.parametrize("source", ["/nowhere/image.png", "image number one.jpg", "data:image/png;base64,@@@@"])
