@@ -158,7 +158,8 @@ class GranulonPreTrainedModel(PreTrainedModel):
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
         """As the library's, where `_keep_in_fp32_modules` also means fp32 in a model of fp16; for ours it does not."""
-        ours = self._unquantised_names() | self.base_model._unquantised_names()  # names of children are collected, too
+        ours = self._unquantised_names() | self.base_model._unquantised_names()  # children's names are collected, too
+        ours -= self._keep_in_fp32_modules_strict
         return {name: value for name, value in super()._get_dtype_plan(dtype).items() if name not in ours}
 
     @classmethod
