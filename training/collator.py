@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from granulon.modeling_granulon.slots_granulon import OPEN, level_indices
+
 
 class _ProcessorAtLevels:
     """A processor that writes exactly the slots of the given levels, one for each text."""
 
-    def __init__(self, processor: Any, levels: list[Any]):
+    def __init__(self, processor: Any, levels: list[int]):
         self.processor, self.levels = processor, levels
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -46,7 +48,8 @@ class GranulonDataCollator(DataCollatorForVisionLanguageModeling):
     - `id`: names the row in messages. A batch carries `row_ids`, a list of text.
 
     Raises:
-        ValueError: labels of the wrong number, negative, or with another sum; a row of which nothing is to be learned.
+        ValueError: labels of the wrong number, negative, or with another sum; a level that the model does not have; a
+            row of which nothing is to be learned.
     """
 
     processor: Any
@@ -55,10 +58,12 @@ class GranulonDataCollator(DataCollatorForVisionLanguageModeling):
         examples = [dict(example) for example in examples]
         ids = [example.pop("id", None) for example in examples]
         names = [f"row {place} of the batch" if name is None else f"row {name!r}" for place, name in enumerate(ids)]
-        levels = [example.pop("granularity", None) for example in examples]
+        levels = level_indices(
+            [example.pop("granularity", None) for example in examples], self.processor.level_names, len(examples)
+        )
         weights = [example.pop("granularity_labels", None) for example in examples]
         processor = self.processor
-        if any(level not in (None, -1, "auto") for level in levels):
+        if any(level != OPEN for level in levels):
             self.processor = _ProcessorAtLevels(processor, levels)
         try:
             batch = super().torch_call(examples)

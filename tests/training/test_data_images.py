@@ -5,10 +5,12 @@ import os
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from data_tools import pixels, simple_rows, write_chat
 from datasets import Dataset
-from tiny import make_image
+from PIL import Image
+from tiny import make_granulon, make_image
 
 from granulon.training.data import BadRowError, check_image, load_training_data
 from granulon.training.data.images import locate_image
@@ -34,9 +36,9 @@ def test_the_size_is_read_off_the_header_before_anything_is_decoded(monkeypatch)
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
-    assert "10000 x 10000 pixels are more" in str(check_image(with_size(png(), 10_000, 10_000)))
+    assert "10000 x 10000 = 100,000,000 pixels" in str(check_image(with_size(png(), 10_000, 10_000)))
     assert "pixels" in str(check_image(with_size(png(), 50_000, 50_000)))  # which Pillow does not even open
-    assert "more than the 100" in str(check_image(png(), max_pixels=100))
+    assert "more than the 100 of" in str(check_image(png(), max_pixels=100))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -47,6 +49,21 @@ def test_a_bomb_is_a_bad_row(tmp_path, streaming):
     assert len(list(data.dataset)) == 1
     ((index, reason),) = data.bad_rows.rows
     assert index == 0 and "pixels" in reason
+
+
+def test_the_limit_is_the_image_processors(tmp_path):
+    folder, processor = write_chat(tmp_path / "photos", simple_rows(2)), make_granulon()[1]
+    assert load_training_data(folder, processor=processor).num_rows == 2
+    processor.image_processor.max_image_pixels = 100
+    with pytest.raises(BadRowError, match="row 0: the image '0.png' .* more than the 100 of `max_image_pixels`"):
+        load_training_data(folder, processor=processor)  # not what was found within another limit
+
+
+def test_what_cannot_become_rgb_is_a_bad_row(tmp_path):
+    pixels = np.full((8, 8), np.nan, dtype=np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF")
+    assert "NaN" in str(check_image(buffer.getvalue()))
 
 
 def test_undecoded_images_are_read_where_they_are(tmp_path):

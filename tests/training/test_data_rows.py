@@ -144,7 +144,8 @@ def test_a_chat_that_the_template_refuses_is_a_bad_row(tmp_path):
     instructed = {**ask("What?"), "messages": [{"role": "system", "content": "Be brief."}, *ask("What?")["messages"]]}
     folder = write_chat(tmp_path / "photos", [GOOD, instructed])
     data = load_training_data(folder, on_bad_row="skip", processor=processor)
-    assert data.bad_rows.rows == [(1, "does not fit the chat template (No system here!)")]
+    ((index, reason),) = data.bad_rows.rows
+    assert index == 1 and "prompt" in reason and "No system here!" in reason
 
 
 def test_rows_of_a_table_keep_their_faults_to_themselves():

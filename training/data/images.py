@@ -15,7 +15,7 @@ import datasets
 from PIL import Image as PILImage
 
 from granulon.files import new_file
-from granulon.processing.image_processing_granulon import pil_to_array
+from granulon.processing.images_granulon import MAX_IMAGE_PIXELS, check_pixels, pil_to_array
 
 from .faults import BadRowError, shorten, shown
 from .turns import check_text
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 2**30
 _ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_CHECKS_VERSION = 2  # of what `check_image` finds
+_CHECKS_VERSION = 3  # of what `check_image` finds
 
 
 # ---------------------------------------------------------------------- where they are
@@ -104,49 +104,36 @@ def _unreadable(path: str, error: Exception) -> BadRowError:
 # ---------------------------------------------------------------------- whether they are good
 
 
-def check_image(content: bytes, max_pixels: int | None = PILImage.MAX_IMAGE_PIXELS) -> str | None:
+def check_image(content: bytes, max_pixels: int | None = MAX_IMAGE_PIXELS) -> str | None:
     """
-    Why an image cannot be trained on, or `None`. The header is looked at, then the whole file is decoded and made RGB
-    as for training, JPEG at an eighth of its size.
+    Why an image cannot be trained on, or `None`. The whole file is decoded and made RGB as the image processor does
+    it, JPEG at an eighth of its size.
 
     Args:
-        max_pixels: more are refused by the header alone.
+        max_pixels: with more, an image is refused by its header; `max_image_pixels` of the image processor.
     """
     try:
         with PILImage.open(io.BytesIO(content)) as image:
-            if reason := _too_large(image, max_pixels):
-                return reason
+            check_pixels(image, max_pixels)
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-            image.load()
-            pil_to_array(image)
-    except PILImage.DecompressionBombError as error:
-        return str(error)
-    except PILImage.UnidentifiedImageError:  # whose message names the object in memory
-        return "cannot be decoded: the file is broken or no image"
+            pil_to_array(image, None)
     except Exception as error:  # decoders raise what they like, SyntaxError and struct.error among them
-        return _broken(error)
+        return _reason(error)
     return None
 
 
 def _check_decoded(image: PILImage.Image, max_pixels: int | None) -> str | None:
     try:
-        if reason := _too_large(image, max_pixels):
-            return reason
-        pil_to_array(image)
+        pil_to_array(image, max_pixels)
     except Exception as error:
-        return _broken(error)
+        return _reason(error)
     return None
 
 
-def _too_large(image: PILImage.Image, max_pixels: int | None) -> str | None:
-    if max_pixels is None or image.width * image.height <= max_pixels:
-        return None
-    return f"{image.width} x {image.height} pixels are more than the {max_pixels} that are safe to decode"
-
-
-def _broken(error: Exception) -> str:
-    reason = shorten(str(error)) or type(error).__name__
-    return f"cannot be decoded ({reason}): the file is broken, cut short or no image"
+def _reason(error: Exception) -> str:
+    if isinstance(error, PILImage.UnidentifiedImageError):  # whose message names the object in memory
+        return "cannot be decoded: the file is broken or no image"
+    return f"cannot be decoded: {shorten(str(error)) or type(error).__name__}"
 
 
 def decode_image(image: str | bytes | PILImage.Image, max_pixels: int | None) -> PILImage.Image:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datasets import Dataset, IterableDataset
-from PIL import Image as PILImage
 from tqdm import tqdm
+
+from granulon.processing.images_granulon import MAX_IMAGE_PIXELS
 
 from .faults import BadRowError, BadRows, Policy, shorten
 from .formats import FormatName, choose_format, expected_columns, formats_named
@@ -94,7 +95,7 @@ def load_training_data(
         check_images: decode every image once up front (JPEG at an eighth of its size), so that a broken one does not
             stop training in its third hour. What was found is remembered for local files that have not changed.
         processor: the model's; maps level names, re-bins granularity labels to its number of levels, and lets texts
-            be checked for its reserved tokens and against its chat template.
+            be checked for its reserved tokens and against its chat template, and images against its limit of pixels.
 
     Raises:
         BadRowError: an unusable row and `on_bad_row="error"`, or more of them than `max_bad_rows`.
@@ -107,7 +108,7 @@ def load_training_data(
     found = open_source(source, split, name, revision, streaming, images)
     reader = RowReader(formats_named(format), dict(columns or {}), question, found.root, **_model_settings(processor))
     policy = Policy(BadRows(found.name), on_bad_row, max_bad_rows)
-    max_pixels = PILImage.MAX_IMAGE_PIXELS
+    max_pixels = MAX_IMAGE_PIXELS if processor is None else processor.image_processor.max_image_pixels
     if isinstance(found.rows, IterableDataset):
         description = [found.name, split, name, revision, format, columns, question, max_rows]
         return _as_stream(found, reader, policy, max_rows, max_pixels, description)
