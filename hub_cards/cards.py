@@ -1,8 +1,6 @@
 """The card of a Granulon or of its adapter, rendered from what the directory and its training log say."""
 
-import html
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +9,14 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from transformers import AutoConfig
-
+from granulon.files import new_file
 from granulon.modeling_granulon import GranulonConfig
 
+from .checkpoint import check_log, find_bases, read_checkpoint, write_log
+from .foreign import code, one_line, plain, read_metadata, read_text
 from .licences import combined_metadata, is_hub_id, licences_of_data, licences_of_parts
 
 
-TRAINING_LOG = "granulon_training.json"
 RESULTS_FILE = Path(".eval_results/granulon.yaml")
 _METRICS = ("accuracy", "exact_match", "f1", "bleu", "rouge", "bertscore", "perplexity")
 _COUNTS = ("questions", "num_rows", "num_samples", "n", "count")
@@ -36,87 +34,6 @@ class Result:
     interval: tuple[float, float] | None = None
     count: int | None = None
     details: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """
-    What a directory says of itself.
-
-    Attributes:
-        config: of the model; for an adapter, of its base, or `None` where the base cannot be read.
-        adapter: `adapter_config.json`, or `None` for a model.
-        run: `granulon_training.json`, or {}.
-    """
-
-    directory: Path
-    config: GranulonConfig | None
-    adapter: dict[str, Any] | None
-    run: dict[str, Any]
-
-
-def read_checkpoint(directory: str | Path) -> Checkpoint:
-    """
-    Raises:
-        ValueError: the directory holds neither a Granulon nor an adapter of one, or a file of it is not JSON.
-    """
-    directory = Path(directory)
-    run = _read_json(directory / TRAINING_LOG) if (directory / TRAINING_LOG).exists() else {}
-    if (directory / "config.json").exists():
-        config = AutoConfig.from_pretrained(directory)
-        if config.model_type != "granulon":
-            raise ValueError(f"{directory} holds a `{config.model_type}`, expected a Granulon or an adapter of one.")
-        return Checkpoint(directory, config, None, run)
-    if (directory / "adapter_config.json").exists():
-        adapter = _read_json(directory / "adapter_config.json")
-        return Checkpoint(directory, _config_of_base(adapter.get("base_model_name_or_path")), adapter, run)
-    raise ValueError(
-        f"{directory} holds neither config.json nor adapter_config.json. Name a directory that `save_pretrained`, "
-        "`granulon train` or `granulon merge` wrote."
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}). It was cut short: write the directory again."
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object.")
-    return content
-
-
-def _config_of_base(base: Any) -> GranulonConfig | None:
-    if not base:
-        return None
-    try:
-        config = AutoConfig.from_pretrained(base)
-    except (OSError, ValueError):  # moved, private, or offline: the card says less
-        return None
-    return config if config.model_type == "granulon" else None
-
-
-# ---------------------------------------------------------------------- foreign text in Markdown and YAML
-
-
-def one_line(value: Any, limit: int = 200) -> str:
-    """Text of unknown origin on one line, without control characters: nothing that could end a YAML block."""
-    text = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", str(value))
-    text = re.sub(r"\s+", " ", text).strip()
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def plain(value: Any) -> str:
-    """Text of unknown origin as Markdown that shows just these characters."""
-    escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(one_line(value), quote=False))
-    return re.sub(r"^([-+>=])", r"\\\1", escaped)
-
-
-def code(value: Any) -> str:
-    """Text of unknown origin as a code span; a backtick would end it, a bar would end a table's cell."""
-    return "`" + html.unescape(one_line(value)).replace("`", "'").replace("|", "¦") + "`"
 
 
 # ---------------------------------------------------------------------- results
@@ -157,7 +74,8 @@ def _walk(node: dict[str, Any], names: tuple[str, ...], details: dict[str, str],
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it can be shown: JSON has integers that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def result_entries(results: list[Result]) -> str | None:
@@ -208,12 +126,11 @@ def render_card(
         parts: origins of `vision_encoder` and `language_model`, a Hub id or `scratch`, where the config does not say.
         licence: of the whole, in place of what follows from the parts.
     """
-    run = run or {}
-    hub_ids = _base_models(config, base_models, run, adapter)
+    run = check_log(run or {})
+    hub_ids = find_bases(config, adapter, run, base_models or ())
     terms = licences_of_parts(config, hub_ids, parts or run.get("parts")) if config is not None else []
     data = [_describe_data(entry) for entry in run.get("data") or [] if isinstance(entry, dict)]
     numbers = read_results(run.get("results"))
-    recipe: Any = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
     repo_id = repo_id if is_hub_id(repo_id) else "path/to/this/directory"
     title = one_line(title) or "Granulon"
     tags = ["granulon", "custom_code", "vision-language-model"]
@@ -221,7 +138,8 @@ def render_card(
         tags += [config.vision_config.model_type, config.text_config.model_type]
     if adapter is not None:
         tags += ["peft", "lora"]
-    languages = run.get("language") if isinstance(run.get("language"), str | list) else "en"
+    languages = run.get("language", "en")
+    languages = one_line(languages) if isinstance(languages, str) else [one_line(name) for name in languages]
     metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
@@ -251,6 +169,7 @@ def render_card(
             )
             for result in numbers
         ]
+    finest = config.level_names[-1] if config is not None else "fine"
     data_names = [name for entry in data for name in (entry["shown"], entry["id"] or "")]
     content = ModelCard.from_template(
         ModelCardData(**metadata),
@@ -262,7 +181,7 @@ def render_card(
         vision_type=code(config.vision_config.model_type) if config is not None else None,
         text_type=code(config.text_config.model_type) if config is not None else None,
         levels=[{**level, "name": plain(level["name"])} for level in config.levels] if config is not None else [],
-        level_argument=json.dumps(one_line(config.level_names[-1])) if config is not None else '"fine"',
+        level_argument=code(f'processor_kwargs={{"granularity": {json.dumps(one_line(finest))}}}'),
         image_size=config.image_size if config is not None else None,
         licences=[(term.label + (" of the base model" if adapter is not None else ""), term.terms) for term in terms],
         is_noncommercial=any(term.is_noncommercial for term in terms),
@@ -274,29 +193,13 @@ def render_card(
         ),
         stage=code(run["stage"]) if run.get("stage") else None,
         seed=code(run["seed"]) if run.get("seed") is not None else None,
-        settings=_settings(recipe),
+        settings=_settings(run.get("recipe")),
         data=data,
         history=_last_values(run.get("log_history")),
         versions=", ".join(f"{plain(k)} {plain(v)}" for k, v in (run.get("versions") or {}).items()),
         lora=_describe_adapter(adapter),
     )
     return content
-
-
-def _base_models(
-    config: Any, given: list[str] | None, run: dict[str, Any], adapter: dict[str, Any] | None
-) -> list[str]:
-    """Hub ids that the weights come from: as given, as the adapter says, as the recipe says, or the parts."""
-    recipe: Any = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
-    logged: Any = run.get("base_models") if isinstance(run.get("base_models"), list) else []
-    parts = [config.vision_config._name_or_path, config.text_config._name_or_path] if config is not None else []
-    ways: list[list[Any]] = [given or [], logged, [recipe.get("model")], parts]
-    if adapter is not None:
-        ways = [given or [], [adapter.get("base_model_name_or_path")]]
-    for names in ways:
-        if ids := [name for name in names if is_hub_id(name)]:
-            return list(dict.fromkeys(ids))
-    return []
 
 
 def _describe_data(entry: dict[str, Any]) -> dict[str, Any]:
@@ -333,7 +236,8 @@ def _last_values(history: Any) -> list[tuple[str, str]]:
 def _describe_adapter(adapter: dict[str, Any] | None) -> str | None:
     if adapter is None:
         return None
-    kept = ", ".join(code(name) for name in adapter.get("modules_to_save") or [])
+    names = adapter.get("modules_to_save")
+    kept = ", ".join(code(name) for name in names) if isinstance(names, list) else ""
     return f"rank {code(adapter.get('r'))}, alpha {code(adapter.get('lora_alpha'))}, on the language model" + (
         f"; trained as a whole and saved with it: {kept}" if kept else ""
     )
@@ -350,8 +254,7 @@ def render_directory(directory: str | Path, repo_id: str | None = None, **option
     checkpoint = read_checkpoint(directory)
     name = repo_id.split("/")[-1] if repo_id else checkpoint.directory.resolve().name
     title = options.pop("title", None) or checkpoint.run.get("title") or name
-    if options.get("base_models") is None:
-        options["base_models"] = _recorded_bases(checkpoint.directory)
+    options["base_models"] = options.get("base_models") or checkpoint.bases
     return render_card(
         checkpoint.config,
         title=title,
@@ -360,15 +263,6 @@ def render_directory(directory: str | Path, repo_id: str | None = None, **option
         adapter=checkpoint.adapter,
         **options,
     )
-
-
-def _recorded_bases(directory: Path) -> list[str] | None:
-    """The base models that an earlier card names: a checkpoint's config may have forgotten them."""
-    try:
-        recorded = ModelCard.load(directory / "README.md").data.base_model
-    except (OSError, ValueError):
-        return None
-    return [recorded] if isinstance(recorded, str) else recorded
 
 
 def write_card(directory: str | Path, repo_id: str | None = None, **options: Any) -> Path:
@@ -384,13 +278,13 @@ def write_card(directory: str | Path, repo_id: str | None = None, **options: Any
     directory = Path(directory)
     licence = {"parts": options.get("parts"), "license": options.get("licence")}
     if known := {key: value for key, value in licence.items() if value}:
-        run = {**read_checkpoint(directory).run, **known}
-        (directory / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
+        write_log(directory, {**read_checkpoint(directory).run, **known})
     card = render_directory(directory, repo_id, **options)
-    card.save(directory / "README.md")
+    with new_file(directory / "README.md", newline="") as file:
+        file.write(str(card))
     if entries := result_entries(read_results(read_checkpoint(directory).run.get("results"))):
-        (directory / RESULTS_FILE).parent.mkdir(exist_ok=True)
-        (directory / RESULTS_FILE).write_text(entries, encoding="utf-8")
+        with new_file(directory / RESULTS_FILE) as file:
+            file.write(entries)
     return directory / "README.md"
 
 
@@ -400,8 +294,9 @@ def check_card(directory: str | Path) -> list[str]:
     if not path.exists():
         return [f"There is no card: {path} is missing. `granulon card {directory}` writes it."]
     try:
-        data = ModelCard.load(path).data
-    except (ValueError, yaml.YAMLError) as error:
+        if data := read_metadata(path):  # within limits; what the library makes of it is asked only then
+            ModelCard(read_text(path))
+    except Exception as error:
         return [f"The card's metadata cannot be read: {one_line(error)}. `granulon card {directory}` writes it anew."]
     expected = render_directory(directory).data
     faults = []
@@ -410,7 +305,7 @@ def check_card(directory: str | Path) -> list[str]:
         if wanted is not None and found is None:
             faults.append(f"The card's metadata lacks `{name}`, expected {wanted!r}.")
         elif name in ("library_name", "pipeline_tag", "base_model_relation") and wanted and found != wanted:
-            faults.append(f"The card's `{name}` is {found!r}, expected {wanted!r}.")
-    if "custom_code" not in (data.tags or []):
+            faults.append(f"The card's `{name}` is {one_line(repr(found))}, expected {wanted!r}.")
+    if "custom_code" not in (data.get("tags") or []):
         faults.append("The card's `tags` lack `custom_code`: the Hub would not warn that loading runs code.")
     return faults

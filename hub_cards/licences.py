@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .foreign import one_line
+
 
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 SCRATCH = "scratch"  # origin of a part whose weights were trained here, from nothing
@@ -65,7 +67,13 @@ def licences_of_parts(
     parts = parts or {}
     unknown = set(parts) - {"vision_encoder", "language_model"}
     if unknown:
-        raise ValueError(f"`parts` names {sorted(unknown)}, expected `vision_encoder` and `language_model`.")
+        names = one_line(", ".join(sorted(unknown)))
+        raise ValueError(f"`parts` names {names!r}, expected `vision_encoder` and `language_model`.")
+    for part, origin in parts.items():
+        if origin and origin != SCRATCH and not (isinstance(origin, str) and HUB_ID.fullmatch(origin)):
+            raise ValueError(
+                f"`parts`: the origin of `{part}` is {one_line(origin)!r}, expected an owner/name or {SCRATCH!r}."
+            )
     found = []
     for key, part, part_config in (
         ("vision_encoder", "Vision encoder", config.vision_config),

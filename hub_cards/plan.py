@@ -9,20 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 
-from .cards import RESULTS_FILE, TRAINING_LOG, check_card, read_checkpoint, read_results, render_directory
+from .cards import RESULTS_FILE, check_card, read_results, render_directory
 from .cards import result_entries as render_results
-from .licences import (
-    HUB_ID,
-    PartLicence,
-    find_agreement,
-    is_hub_id,
-    licence_summary,
-    licences_of_parts,
-    notice_text,
-)
+from .checkpoint import TRAINING_LOG, read_checkpoint
+from .foreign import one_line, read_json, read_text
+from .licences import HUB_ID, PartLicence, find_agreement, is_hub_id, licence_summary, licences_of_parts, notice_text
+from .weights import find_damage
 
 
 # What belongs to a model or an adapter. Everything else stays at home: optimizer state, pickles, logs, data.
@@ -118,13 +113,13 @@ def plan_push(
     if checkpoint.adapter is not None:
         _check_base(plan, checkpoint.adapter, base_model, api)
     if checkpoint.config is None:
+        base = (checkpoint.adapter or {}).get("base_model_name_or_path")
         plan.faults.append(
-            f"The base model {checkpoint.adapter and checkpoint.adapter.get('base_model_name_or_path')!r} cannot be "
-            "read, so the terms of its parts are not known. Make it reachable, or name it: --base-model ID."
+            f"The base model {one_line(base)!r} cannot be read, so the terms of its parts are not known. Make it "
+            "reachable, or name it: --base-model ID."
         )
     else:
-        bases = _card_bases(directory)
-        terms = licences_of_parts(checkpoint.config, bases, checkpoint.run.get("parts"))
+        terms = licences_of_parts(checkpoint.config, checkpoint.bases, checkpoint.run.get("parts"))
         _check_terms(plan, terms[1:] if plan.is_adapter else terms, api)
     _add_card(plan, checkpoint.run, base_model)
     if re.search(r'"(/|[A-Za-z]:\\\\|~/)[^"]*"', json.dumps(checkpoint.run)):
@@ -144,15 +139,18 @@ def _check_files(plan: PushPlan) -> None:
     if plan.is_adapter:
         wanted |= {"adapter_model.safetensors"}
     elif "model.safetensors.index.json" in names:
-        wanted |= set(json.loads((directory / "model.safetensors.index.json").read_text())["weight_map"].values())
+        shards = read_json(directory / "model.safetensors.index.json").get("weight_map")
+        wanted |= set(map(str, shards.values())) if isinstance(shards, dict) else {"model.safetensors"}
     else:
         wanted |= {"model.safetensors"}
     for config in ("config.json", "processor_config.json", "tokenizer_config.json"):
         if config in names:
-            wanted |= _code_files(directory, json.loads((directory / config).read_text(encoding="utf-8")))
+            wanted |= _code_files(directory, read_json(directory / config))
+    damaged = [find_damage(directory / name) for name in sorted(names) if name.endswith(".safetensors")]
+    plan.faults += [fault for fault in damaged if fault]
     if missing := sorted(wanted - names):
         plan.faults.append(
-            f"Files are missing: {', '.join(missing)}. Save model and processor into the directory with "
+            f"Files are missing: {one_line(', '.join(missing))}. Save model and processor into the directory with "
             "`save_pretrained`, which brings the code along."
         )
 
@@ -166,7 +164,7 @@ def _code_files(directory: Path, config: Any) -> set[str]:
         if name not in found:
             found.add(name)
             if (directory / name).exists():
-                queue += _IMPORT.findall((directory / name).read_text(encoding="utf-8"))
+                queue += _IMPORT.findall(read_text(directory / name))
     return found
 
 
@@ -182,8 +180,8 @@ def _check_base(plan: PushPlan, adapter: dict[str, Any], base_model: str | None,
     base: Any = base_model or adapter.get("base_model_name_or_path")
     if not is_hub_id(base):
         plan.faults.append(
-            f"The adapter's base model is {base or 'not named'!r}, which others cannot load. Push the base first, "
-            "then name it: --base-model OWNER/NAME."
+            f"The adapter's base model is {one_line(base or 'not named')!r}, which others cannot load. Push the base "
+            "first, then name it: --base-model OWNER/NAME."
         )
         return
     try:
@@ -202,14 +200,6 @@ def _check_base(plan: PushPlan, adapter: dict[str, Any], base_model: str | None,
     if base != adapter.get("base_model_name_or_path"):
         content = json.dumps({**adapter, "base_model_name_or_path": base}, indent=2, sort_keys=True)
         plan.files["adapter_config.json"] = content.encode()
-
-
-def _card_bases(directory: Path) -> list[str]:
-    try:
-        recorded = ModelCard.load(directory / "README.md").data.base_model
-    except (OSError, ValueError):
-        return []
-    return [recorded] if isinstance(recorded, str) else recorded or []
 
 
 def _check_terms(plan: PushPlan, terms: list[PartLicence], api: HfApi) -> None:
@@ -235,7 +225,7 @@ def _check_terms(plan: PushPlan, terms: list[PartLicence], api: HfApi) -> None:
         plan.files["LICENSE.md"] = licence_summary(terms).encode()
     if notice := notice_text(terms):
         present = plan.directory / "NOTICE"
-        text = present.read_text(encoding="utf-8") if present.exists() else ""
+        text = read_text(present) if present.exists() else ""
         missing = [line for line in notice.splitlines(keepends=True) if line.strip() not in text]
         if missing:
             plan.files["NOTICE"] = (text + "".join(missing)).encode()
@@ -265,7 +255,7 @@ def _add_card(plan: PushPlan, run: dict[str, Any], base_model: str | None) -> No
     bases = {"base_models": [base_model]} if base_model else {}
     if "README.md" in plan.files:
         plan.faults += check_card(plan.directory)
-        text = (plan.directory / "README.md").read_text(encoding="utf-8")
+        text = read_text(plan.directory / "README.md")
         if base_model and base_model not in text:
             plan.warnings.append(f"The card does not name the base model {base_model}; a new one is sent instead.")
             text = str(render_directory(plan.directory, plan.repo_id, **bases))

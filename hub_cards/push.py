@@ -17,7 +17,6 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelCard,
     get_token,
 )
 from huggingface_hub.errors import (
@@ -30,7 +29,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from .cards import one_line, render_directory
+from .cards import render_directory
+from .foreign import one_line, read_metadata
 from .plan import PushPlan, matches, plan_push
 
 
@@ -229,7 +229,7 @@ def _has_card(api: HfApi, branch: _Branch) -> bool:
     with _explained(api, branch.repo_id):
         path = api.hf_hub_download(branch.repo_id, "README.md", revision=branch.head)
     try:
-        return ModelCard.load(path).data.pipeline_tag is not None
+        return "pipeline_tag" in read_metadata(Path(path))
     except ValueError:
         return False
 

@@ -2,23 +2,23 @@
 
 import difflib
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from granulon.files import new_directory
 from granulon.hub_cards import write_card
-from granulon.hub_cards.cards import TRAINING_LOG
-from granulon.hub_cards.licences import is_hub_id
+from granulon.hub_cards.checkpoint import log_of_merged, read_log, write_log
+from granulon.hub_cards.weights import check_no_pickles, find_damage
 from granulon.modeling_granulon import GranulonForConditionalGeneration
 
 
@@ -139,8 +139,7 @@ def save_adapter(model: PeftModel, directory: str | Path, processor: Any, base: 
     config.base_model_name_or_path = str(base)
     model.save_pretrained(str(directory))
     processor.save_pretrained(directory)
-    run = {**_read_log(directory), "base_fingerprint": base_fingerprint(model)}
-    (Path(directory) / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
+    write_log(directory, {**read_log(directory), "base_fingerprint": base_fingerprint(model)})
     write_card(directory)
 
 
@@ -168,14 +167,7 @@ def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None,
         merged.config._name_or_path = ""
         merged.save_pretrained(staging)
         processor.save_pretrained(staging)
-        origin = merged.name_or_path
-        run = _read_log(adapter)
-        run.pop("base_fingerprint", None)
-        run["merged_adapter"] = True
-        base_run = _read_log(origin)
-        run.setdefault("base_models", [origin] if is_hub_id(origin) else base_run.get("base_models", []))
-        run.update({key: base_run[key] for key in ("parts", "license") if key in base_run and key not in run})
-        (staging / TRAINING_LOG).write_text(json.dumps(run, indent=1), encoding="utf-8")
+        write_log(staging, log_of_merged(adapter, merged.name_or_path))
         write_card(staging, title=Path(out).name)
     return Path(out)
 
@@ -186,21 +178,22 @@ def load_adapted(adapter: str | Path, base: str | None = None, dtype: Any = "aut
 
     Raises:
         ValueError: the adapter names no base, the base is no Granulon or has other levels, or the adapter's weights
-            are not exactly those that this base asks for.
+            are a pickle, are damaged, are not finite, or are not exactly those that this base asks for.
     """
     try:
         config = PeftConfig.from_pretrained(str(adapter))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, LookupError, AttributeError, RecursionError, HTTPError) as error:
         raise ValueError(
             f"{adapter} holds no adapter that can be read ({error}). Name a directory with adapter_config.json."
         ) from error
+    weights = _find_weights(adapter)
     source = base or config.base_model_name_or_path
     if not source:
         raise ValueError(
             f"The adapter {adapter} does not name its base model, which was composed in memory. Name it: --base DIR."
         )
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+        model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, trust_remote_code=False)
     except OSError as error:
         raise ValueError(
             f"The adapter {adapter} belongs to {source!r}, which cannot be loaded ({error}). If it moved: --base DIR."
@@ -210,11 +203,11 @@ def load_adapted(adapter: str | Path, base: str | None = None, dtype: Any = "aut
             f"The base model {source!r} is a {type(model).__name__}, expected a Granulon. Name it: --base."
         )
     processor = _load_processor(adapter, source)
-    recorded = _read_log(adapter).get("base_fingerprint")
+    recorded = read_log(adapter).get("base_fingerprint")
     reason = _difference(processor, _load_processor(source, source), model.config.levels)
     if reason is None and recorded and (current := base_fingerprint(model)) and current != recorded:
         reason = f"its first decoder block has the fingerprint {current}, the adapter was trained on {recorded}"
-    reason = reason or _find_misfits(adapter, config, model)
+    reason = reason or _find_misfits(weights, config, model)
     if reason is not None:
         raise ValueError(
             f"The adapter {adapter} does not fit the base model {source!r}: {reason}. Name the model that it was "
@@ -246,11 +239,6 @@ def base_fingerprint(model: Any) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def _read_log(directory: str | Path) -> dict[str, Any]:
-    path = Path(directory) / TRAINING_LOG
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 def _difference(own: Any, other: Any, levels: list[dict[str, Any]]) -> str | None:
     """Where the adapter's processor contradicts the base model's."""
     if own.levels != levels:
@@ -260,20 +248,45 @@ def _difference(own: Any, other: Any, levels: list[dict[str, Any]]) -> str | Non
     return None
 
 
-def _find_misfits(adapter: str | Path, config: PeftConfig, model: Any) -> str | None:
+def _find_weights(adapter: str | Path) -> Path:
+    """
+    The adapter's safetensors, whole and finite.
+
+    Raises:
+        ValueError: there are none, or they are damaged or hold NaN or infinity.
+    """
+    path = Path(adapter) / SAFETENSORS_WEIGHTS_NAME
+    if Path(adapter).is_dir():
+        check_no_pickles(adapter)
+    else:
+        try:
+            path = Path(hf_hub_download(str(adapter), SAFETENSORS_WEIGHTS_NAME))
+        except RemoteEntryNotFoundError as error:
+            raise ValueError(
+                f"{adapter} has no {SAFETENSORS_WEIGHTS_NAME}, and a pickle is not read, for that can run code."
+            ) from error
+    if not path.exists():
+        raise ValueError(f"{path} is missing. Copy or download the adapter again.")
+    if fault := find_damage(path):
+        raise ValueError(fault)
+    with safe_open(path, "pt") as file:
+        broken = [name for name in file.keys() if not file.get_tensor(name).isfinite().all()]  # noqa: SIM118
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of the adapter's weights in {path} hold NaN or infinity: {', '.join(broken[:3])}. Its "
+            "training diverged: take an earlier checkpoint, or train again at a lower learning rate."
+        )
+    return path
+
+
+def _find_misfits(path: Path, config: PeftConfig, model: Any) -> str | None:
     """Names and shapes of the adapter's weights against those that its configuration makes on this base."""
     with torch.device("meta"):  # nothing is copied
         skeleton = type(model)(model.config)
     wanted = get_peft_model_state_dict(PeftModel(skeleton, config))
     expected = {name: tuple(value.shape) for name, value in wanted.items()}
-    path = Path(adapter) / SAFETENSORS_WEIGHTS_NAME
-    if not path.exists():
-        path = Path(hf_hub_download(str(adapter), SAFETENSORS_WEIGHTS_NAME))
-    try:
-        with safe_open(path, "pt") as weights:
-            found = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}). Copy or download it again.") from error
+    with safe_open(path, "pt") as weights:
+        found = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     faults = {
         "missing": sorted(set(expected) - set(found)),
         "unexpected": sorted(set(found) - set(expected)),

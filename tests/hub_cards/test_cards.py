@@ -12,8 +12,10 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from granulon import GranulonConfig
 from granulon.cli import main
-from granulon.hub_cards import licences_of_parts, render_card
+from granulon.hub_cards import licences_of_parts, plan_push, render_card
 from granulon.hub_cards.cards import read_results, result_entries
+from granulon.hub_cards.checkpoint import read_checkpoint
+from granulon.hub_cards.foreign import read_metadata
 
 
 def test_the_metadata_reads_back_and_names_the_parts(tmp_path: Path):
@@ -77,6 +79,51 @@ def test_hostile_text_stays_text(tmp_path: Path):
     assert sum(line.startswith("# ") for line in outside) == 1 and not any(line == "---" for line in outside)
     rows = [line for line in outside if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} <= {4, 5, 6}, "no cell was split"
+
+
+def test_weights_that_are_a_pickle_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture):
+    GranulonConfig().save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model-00001-of-00002.bin").touch()
+    for command in (["card", str(tmp_path)], ["push", str(tmp_path), "me/x", "--dry-run"]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert "pytorch_model-00001-of-00002.bin" in error and "only safetensors are read" in error, error
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    faults = plan_push(tmp_path, "me/x").faults
+    assert any("model.safetensors is damaged" in fault for fault in faults), faults
+
+
+def test_a_card_s_metadata_is_read_within_limits(tmp_path: Path):
+    card = tmp_path / "README.md"
+    aliases = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)), "tags: *a59"])
+    for block, reason in (
+        (aliases, "aliases"),
+        ("a: " + "[" * 100_000, "nests deeper"),
+        ("\n".join(" " * n + "a:" for n in range(100)), "nests deeper"),
+        ("a: " + "x" * 300_000, "characters"),
+        ("- a list", "expected names and values"),
+        ("a: [", "no valid YAML"),
+    ):
+        card.write_text(f"---\n{block}\n---\n# Title\n")
+        with pytest.raises(ValueError, match=reason):
+            read_metadata(card)
+    card.write_text("---\nbase_model: [me/a, me/b]\nn: 7\nrun: !!python/object/apply:os.system [x]\n---\n---\na: b\n")
+    assert read_metadata(card) == {"base_model": ["me/a", "me/b"], "n": "7", "run": ["x"]}
+    card.write_text("# No metadata\n---\na: b\n---\n")
+    assert read_metadata(card) == {}
+
+
+def test_an_earlier_card_s_origins_outlive_a_config_that_forgot_them(tmp_path: Path):
+    GranulonConfig().save_pretrained(tmp_path)
+    assert read_checkpoint(tmp_path).bases == []
+    (tmp_path / "granulon_training.json").write_text('{"recipe": {"model": "me/recipe"}}')
+    assert read_checkpoint(tmp_path).bases == ["me/recipe"]
+    (tmp_path / "granulon_training.json").write_text('{"base_models": ["me/log", "/home/me/x"], "recipe": {}}')
+    assert read_checkpoint(tmp_path).bases == ["me/log"]
+    (tmp_path / "README.md").write_text("---\nbase_model: Qwen/Qwen2.5-3B-Instruct\n---\n")
+    assert read_checkpoint(tmp_path).bases == ["Qwen/Qwen2.5-3B-Instruct"]
+    warnings = plan_push(tmp_path, "me/x").warnings
+    assert any("no commercial use" in warning for warning in warnings), "the push knows what the card knows"
 
 
 def test_results_reach_the_metadata_and_the_hub_s_own_file(tmp_path: Path):

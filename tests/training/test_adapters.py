@@ -206,9 +206,28 @@ def test_another_base_is_refused_and_nothing_is_left(trained: dict[str, Any], tm
         assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+WEIGHTS = ("lora_A", "granularity_controller", "contribution_heads")  # PEFT itself looks at the update only
+
+
+def change_config(adapter: Path, **values: Any) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **values}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("cut", "damaged"), ("nameless", "does not name its base"), ("missing", "missing"), ("none", "no adapter")],
+    [
+        ("cut", "damaged"),
+        ("nameless", "does not name its base"),
+        ("missing", "missing"),
+        ("none", "no adapter"),
+        ("pickle", r"a pickle \(adapter_model.bin\).*can run code"),
+        ("no weights", "adapter_model.safetensors is missing"),
+        ("no JSON", "no adapter that can be read"),
+        ("unknown kind", "no adapter that can be read"),
+        ("log", "`versions` is a list, expected a dict"),
+        *((f"{value} in {name}", f"NaN or infinity: .*{name}") for value in ("nan", "inf") for name in WEIGHTS),
+    ],
 )
 def test_a_damaged_adapter_is_refused(trained: dict[str, Any], tmp_path: Path, damage: str, message: str):
     from safetensors.torch import load_file, save_file
@@ -223,10 +242,25 @@ def test_a_damaged_adapter_is_refused(trained: dict[str, Any], tmp_path: Path, d
         state.pop(sorted(state)[0])
         save_file(state, weights)
     elif damage == "nameless":
-        config = json.loads((adapter / "adapter_config.json").read_text())
-        (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
-    else:
+        change_config(adapter, base_model_name_or_path=None)
+    elif damage == "pickle":
+        torch.save(load_file(weights), adapter / "adapter_model.bin")
+        weights.unlink()
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "no JSON":
+        (adapter / "adapter_config.json").write_text("[" * 100_000)
+    elif damage == "unknown kind":
+        change_config(adapter, peft_type="EVIL")
+    elif damage == "log":
+        (adapter / "granulon_training.json").write_text('{"versions": []}')
+    elif damage == "none":
         (adapter / "adapter_config.json").unlink()
+    else:
+        value, name = damage.split(" in ")
+        state = load_file(weights)
+        next(tensor for key, tensor in state.items() if name in key).view(-1)[-1] = float(value)
+        save_file(state, weights)
     with pytest.raises(ValueError, match=message):
         merge_adapter(adapter, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
