@@ -1,6 +1,5 @@
 """What a run would do, told from configs alone: schedule, tokens, memory, and what would stop it."""
 
-import json
 import math
 import os
 import types
@@ -21,7 +20,7 @@ from .checks import check_adapters, check_data, check_stage
 from .config import GranulonSFTConfig
 from .data import TrainingData, load_training_data
 from .loss_terms import choose_terms
-from .recipe import Recipe, build_arguments, load_data, peft_config
+from .recipe import Recipe, build_arguments, check_is_granulon, load_data, peft_config
 from .run_lock import RunLock
 from .stages import ComponentCount, base_of, count_parameters, format_counts, set_stage
 
@@ -221,7 +220,7 @@ def build_on_meta(recipe: Recipe) -> tuple[Any, Any]:
     options = dict(recipe.model)
     if "path" in options:
         path, revision = options["path"], options.get("revision")
-        _check_is_granulon(path)
+        check_is_granulon(path)
         config = AutoConfig.from_pretrained(path, revision=revision)
         with torch.device("meta"):
             model = GranulonForConditionalGeneration(config)
@@ -247,18 +246,6 @@ def _text_config(text: str) -> Any:
 
     where, options = resolve_text_source(text)
     return AutoConfig.from_pretrained(where, **options)
-
-
-def _check_is_granulon(path: str) -> None:
-    folder = Path(path).expanduser()
-    if not folder.exists() and (folder.is_absolute() or str(path).count("/") > 1 or str(path).startswith(".")):
-        raise FileNotFoundError(f"`model` {str(path)!r} does not exist. Give a Granulon's folder or its Hub id.")
-    file = folder / "config.json"
-    if folder.is_dir() and (not file.is_file() or json.loads(file.read_text()).get("model_type") != "granulon"):
-        raise ValueError(
-            f"`model` {str(path)!r} is not a Granulon. Compose one with `model: {{vision: ..., text: ...}}`, or with "
-            "`granulon init`."
-        )
 
 
 def _check_output(output: Path) -> list[str]:

@@ -49,6 +49,7 @@ from .stages import STAGES
 logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).with_name("recipes")
+NANO = "examples/nano/granulon-nano"  # where `nano-lora` starts; a wheel has the recipe without the model
 # where a recipe's own key is the one home of a value that GranulonSFTConfig has, too
 _ELSEWHERE = {"output_dir": "output", "seed": "seed", "stage": "stage"}
 _MODEL_KEYS = (
@@ -308,6 +309,7 @@ def load_model(recipe: Recipe) -> tuple[Any, Any]:
     options = dict(recipe.model)
     if "path" in options:
         path, revision = options["path"], options.get("revision")
+        check_is_granulon(path)
         model: Any = AutoModelForImageTextToText.from_pretrained(path, revision=revision, dtype=recipe.dtype)
         return model, AutoProcessor.from_pretrained(path, revision=revision)
     options.pop("revision", None)
@@ -315,6 +317,30 @@ def load_model(recipe: Recipe) -> tuple[Any, Any]:
     return GranulonForConditionalGeneration.from_backbones(
         options.pop("vision"), options.pop("text"), dtype=recipe.dtype, **options
     )
+
+
+def check_is_granulon(path: str) -> None:
+    """
+    Raises:
+        FileNotFoundError: `path` cannot be a Hub id, and there is no such folder.
+        ValueError: the folder holds something else than a Granulon.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists() and (folder.is_absolute() or str(path).count("/") > 1 or str(path).startswith(".")):
+        hint = ""
+        if str(path) == NANO:
+            hint = (
+                " The nano model comes with the source (repository or sdist), not with the wheel: run in its folder."
+            )
+        raise FileNotFoundError(
+            f"`model` {str(path)!r} does not exist. Give a Granulon's folder or its Hub id (model=...).{hint}"
+        )
+    file = folder / "config.json"
+    if folder.is_dir() and (not file.is_file() or json.loads(file.read_text()).get("model_type") != "granulon"):
+        raise ValueError(
+            f"`model` {str(path)!r} is not a Granulon. Compose one with `model: {{vision: ..., text: ...}}`, or with "
+            "`granulon init`."
+        )
 
 
 def load_data(

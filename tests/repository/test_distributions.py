@@ -1,5 +1,6 @@
 """What is published is what the repository holds, set-up compiles nothing, and tidying up takes no model away."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,17 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages(tracked: set[str], d
         for name in tracked
         if name.startswith(folder + "/")
     }
+
+
+def test_the_wheels_recipe_for_the_nano_model_says_where_that_is(distributions: Path, tmp_path: Path):
+    with zipfile.ZipFile(next(distributions.glob("*.whl"))) as archive:
+        archive.extractall(tmp_path / "installed")
+    (tmp_path / "my-photos").mkdir()
+    command = [sys.executable, "-m", "granulon", "train", "nano-lora", "data=my-photos"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "comes with the source (repository or sdist), not with the wheel" in result.stderr.splitlines()[-1]
 
 
 def test_every_folder_with_an_init_file_is_a_declared_package(tracked: set[str]):
