@@ -72,26 +72,27 @@ def score_levels(model: Any, processor: Any, rows: Iterable[dict[str, Any]], bat
     Raises:
         ValueError: no rows, a row without an image, or an answer without tokens.
     """
-    core, levels = model.model, range(len(model.config.levels))
+    if not model.config.turn_end_token_ids:
+        raise ValueError(
+            "The controller cannot find the question: this tokenizer's chat template does not mark the ends of turns. "
+            "Compose the model with `turn_end=` (the text that ends a user's turn)."
+        )
     collator = GranulonDataCollator(processor=processor, completion_only_loss=True)
     pooled, losses, tokens = [], [], []
-    seen: list[torch.Tensor] = []
     was_training = model.training
     model.eval()
-    hook = core.granularity_controller.activation.register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0])
-    )
     try:
         for batch in _batches(rows, batch_size):
-            seen.clear()
-            results = [_score(model, collator, batch, level) for level in levels]
-            if not seen or len(seen[0]) != len(batch):
-                raise ValueError("The model gave the controller no question: its chat template marks no turn ends.")
-            pooled.append(seen[0].float().cpu())
+            results = []
+            for level in range(len(model.config.levels)):
+                inputs = collator([{**row, "granularity": level} for row in batch])
+                inputs = {name: value.to(model.device) for name, value in inputs.items() if torch.is_tensor(value)}
+                results.append(_score(model, **inputs))
+            # the question is the same at every level
+            pooled.append(model.model.describe_question(inputs["input_ids"], inputs["attention_mask"]).cpu())
             losses.append(torch.stack([loss for loss, _ in results], 1).cpu())
             tokens.append(torch.stack([count for _, count in results], 1).cpu())
     finally:
-        hook.remove()
         model.train(was_training)
     if not pooled:
         raise ValueError("`rows` is empty: there is nothing to score. Pass at least one prompt/completion row.")
@@ -115,21 +116,15 @@ def _batches(rows: Iterable[dict[str, Any]], batch_size: int) -> Iterable[list[d
         yield batch
 
 
-def _score(
-    model: Any, collator: GranulonDataCollator, batch: list[dict[str, Any]], level: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean negative log-likelihood of each row's answer at a level, and its visual tokens; both `(batch_size,)`."""
-    inputs = collator([{**row, "granularity": level} for row in batch])
-    inputs = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-    labels = nn.functional.pad(inputs.pop("labels"), (0, 1), value=-100)[:, 1:]
+def _score(model: Any, labels: torch.Tensor, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean negative log-likelihood of each row's answer, and its visual tokens; both `(batch_size,)`."""
+    labels = nn.functional.pad(labels, (0, 1), value=-100)[:, 1:]
     hidden_states = model.model(**inputs).last_hidden_state
     is_answer = labels != -100
     logits = model.lm_head(hidden_states[is_answer]).float()  # the answer's positions alone
     per_token = torch.zeros(labels.shape, device=labels.device)
     per_token[is_answer] = nn.functional.cross_entropy(logits, labels[is_answer], reduction="none")
-    config = model.config
-    is_visual = (inputs["input_ids"] == config.image_token_id) | (inputs["input_ids"] == config.semantic_token_id)
-    return per_token.sum(1) / is_answer.sum(1), is_visual.sum(1)
+    return per_token.sum(1) / is_answer.sum(1), model.model.is_visual(inputs["input_ids"]).sum(1)
 
 
 def ranking_loss(

@@ -13,8 +13,7 @@ from granulon.modeling_granulon.granularity_granulon import GranularityControlle
 def predict(controller: GranularityController, pooled: torch.Tensor) -> torch.Tensor:
     """Probabilities `(num_questions, num_levels)` of pooled vectors, by the controller's own forward."""
     with torch.no_grad():
-        mask = torch.ones(len(pooled), 1, dtype=torch.bool)
-        return controller(pooled[:, None], mask)[0].softmax(-1)
+        return controller(pooled)[0].softmax(-1)
 
 
 def fit_controller(

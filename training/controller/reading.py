@@ -153,24 +153,16 @@ def pool_questions(
     image = {"type": "image", "image": Image.new("RGB", (_PATCH, _PATCH))}
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))  # little padding
     pooled = torch.zeros(len(questions), model.config.text_config.hidden_size)
-    seen: list[torch.Tensor] = []
-    controller = model.granularity_controller
-    hook = controller.activation.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        for start in tqdm(range(0, len(order), batch_size), desc="reading questions", disable=None):
-            rows = order[start : start + batch_size]
-            chats = [[{"role": "user", "content": [image, {"type": "text", "text": questions[row]}]}] for row in rows]
-            inputs = processor.apply_chat_template(
-                chats,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                add_generation_prompt=True,
-                processor_kwargs={"padding": True},
-            ).to(model.device)
-            seen.clear()
-            model.get_granularity(inputs["input_ids"], inputs["attention_mask"])
-            pooled[rows] = seen[0].float().cpu()
-    finally:
-        hook.remove()
+    for start in tqdm(range(0, len(order), batch_size), desc="reading questions", disable=None):
+        rows = order[start : start + batch_size]
+        chats = [[{"role": "user", "content": [image, {"type": "text", "text": questions[row]}]}] for row in rows]
+        inputs = processor.apply_chat_template(
+            chats,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True},
+        ).to(model.device)
+        pooled[rows] = model.describe_question(inputs["input_ids"], inputs["attention_mask"]).cpu()
     return pooled
