@@ -1,6 +1,7 @@
 """`granulon annotate`: label questions with granularities by asking a chat model."""
 
-from argparse import Namespace
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,47 @@ Exit status: 0 all annotated, 1 some failed or the run was stopped, 2 a wrong co
     help="Folder with the answers of earlier runs.",
 )
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the cache.")
-def command(**options: Any) -> int:
+def command(
+    questions: Path,
+    output: Path,
+    level: Sequence[str],
+    max_cost: float | None,
+    yes: bool,
+    no_cache: bool,
+    **options: Any,
+) -> int:
     """
     Ask a chat model, at an endpoint that speaks the OpenAI protocol, which granularity each of the QUESTIONS needs, as
     the paper asked GPT-4o. They are a text with one question a line, or a .jsonl with `question`; OUTPUT, a .jsonl,
     is a corpus for `granulon train-controller --corpus`.
     """
-    from granulon.training import annotate
+    from granulon.training.prepare.annotate import NotStarted, RunStopped, annotate_file, failed_path, parse_levels
 
-    options["cache"] = options["cache"].expanduser()
-    return annotate.run(Namespace(**options), annotate.build_parser())
+    cache = options.pop("cache")
+    try:
+        if level:
+            options["levels"] = parse_levels(level)
+        num_annotated, num_failed = annotate_file(
+            questions,
+            output,
+            max_cost=max_cost,
+            cache=None if no_cache else cache.expanduser(),
+            confirm=lambda: yes or (sys.stdin.isatty() and click.confirm("start?")),
+            report=click.echo,
+            **options,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except NotStarted as error:
+        click.echo(f"not started: {error}", err=True)
+        return 1
+    except RunStopped as error:
+        click.echo(f"stopped: {error}\nThe same command goes on from here.", err=True)
+        return 1
+    except KeyboardInterrupt:
+        click.echo("interrupted. The same command goes on from here.", err=True)
+        return 130
+    click.echo(f"{num_annotated} annotated to {output}")
+    if num_failed:
+        click.echo(f"{num_failed} failed: {failed_path(output)} says why; the same command tries them again.")
+    return 1 if num_failed else 0

@@ -50,7 +50,12 @@ def _names(context: click.Context, param: click.Parameter, value: str | None) ->
 @click.option("--turn-end", help="Text that ends a user's turn, where the chat template marks none.")
 @click.option("--dtype", type=DTYPE, default="auto", help="Of the weights that are read; auto is theirs.")
 @click.option("--controller-hidden-size", type=click.IntRange(min=1), help="Width of the controller.")
-@click.option("--steps", type=click.IntRange(min=1), show_default="4000", help="Of the optimizer.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    show_default="4000",
+    help="Of the optimizer; 1000 where --feedback is given.",
+)
 @click.option(
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), show_default="0.001", help="After the warm-up."
 )

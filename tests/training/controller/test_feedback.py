@@ -1,6 +1,5 @@
 """Ranking feedback: the loss worked by hand, scores against a slow loop, and a model for which levels truly matter."""
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from granulon.cli import main
-from granulon.training.controller import feedback
 from granulon.training.controller.feedback import (
     LevelScores,
     evaluate_choices,
@@ -217,8 +215,3 @@ def test_the_command_learns_from_a_folder(tmp_path: Path, capsys: pytest.Capture
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "new").state_dict()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, again[name])}
     assert moved and all("granularity_controller" in name for name in moved)
-
-
-def test_the_former_module_names_the_same_functions():
-    former = importlib.import_module("granulon.training.feedback")
-    assert all(getattr(former, name) is getattr(feedback, name) for name in former.__all__)

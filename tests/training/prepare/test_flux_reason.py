@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from granulon.training import flux_reason
 from granulon.training.data import load_training_data, seeded_fraction
-from granulon.training.flux_reason import CAPTIONS, QUESTIONS, main, sample_flux_reason
+from granulon.training.prepare import flux_reason
+from granulon.training.prepare.flux_reason import CAPTIONS, QUESTIONS, main, sample_flux_reason
 
 
 NUM_ROWS = 120

@@ -8,9 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from granulon.training import annotate as annotator
-from granulon.training.annotate import ChatEndpoint, build_prompt, main, parse_reply
+from granulon.cli import main
 from granulon.training.granularity_corpus import load_corpus
+from granulon.training.prepare import annotate as annotator
+from granulon.training.prepare.annotate import ChatEndpoint, build_prompt, parse_reply
 
 
 WEIGHTS = {"coarse": 0.1, "medium": 0.2, "fine": 0.6, "finest": 0.1}
@@ -88,7 +89,7 @@ def run(server, tmp_path):
     def run(*questions: str, options: tuple[str, ...] = (), consent: tuple[str, ...] = ("--yes",)) -> int:
         (tmp_path / "questions.txt").write_text("\n".join(questions), "utf-8")
         return main(
-            [str(tmp_path / "questions.txt"), str(tmp_path / "out.jsonl"), "--base-url", server.base_url]
+            ["annotate", str(tmp_path / "questions.txt"), str(tmp_path / "out.jsonl"), "--base-url", server.base_url]
             + ["--backoff", "0.01", "--timeout", "5", "--requests-per-minute", "60000", "--cache", str(tmp_path / "c")]
             + [*options, *consent]
         )
@@ -129,7 +130,7 @@ def test_jsonl_input_keeps_family_task_and_split(server, tmp_path):
     record = {"question": "What?", "family": "f", "task": "ocr", "split": "dev", "other": 1}
     (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
     arguments = [str(tmp_path / "in.jsonl"), str(tmp_path / "o.jsonl"), "--base-url", server.base_url, "--no-cache"]
-    assert main([*arguments, "--yes"]) == 0
+    assert main(["annotate", *arguments, "--yes"]) == 0
     (example,) = load_corpus(tmp_path / "o.jsonl")
     assert (example.family, example.task, example.split) == ("f", "ocr", "dev")
 
@@ -300,8 +301,7 @@ def test_another_model_or_scale_does_not_mix_into_a_file(server, run, capsys):
         (("--level", "a=all", "--level", "b=bits"), "holds 4 numbers, but 2 are expected"),
         (tuple(f"--level={name}=meaning" for name in NAMES), "with prompt"),
     ):
-        with pytest.raises(SystemExit, match="2"):
-            run("What?", "Which?", options=options)
+        assert run("What?", "Which?", options=options) == 2
         assert message in capsys.readouterr().err
     assert len(server.requests) == 1
 
@@ -342,17 +342,8 @@ def test_a_run_stops_where_its_money_is_spent(server, run, tmp_path, capsys):
 def test_an_unknown_price_is_not_guessed(server, run, capsys):
     assert run("What?", options=("--model", "local")) == 0
     assert "at an unknown price" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="2"):
-        run("Which?", options=("--model", "local"), consent=("--max-cost", "1"))
+    assert run("Which?", options=("--model", "local"), consent=("--max-cost", "1")) == 2
     assert "--price-input" in capsys.readouterr().err
-
-
-def test_without_an_endpoint_it_says_what_is_needed(monkeypatch, tmp_path, capsys):
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(SystemExit, match="2"):
-        main([str(tmp_path / "questions.txt"), str(tmp_path / "out.jsonl"), "--yes"])
-    assert "there is no endpoint to ask. Give --base-url or set OPENAI_BASE_URL" in capsys.readouterr().err
-    assert not (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -367,8 +358,7 @@ def test_without_an_endpoint_it_says_what_is_needed(monkeypatch, tmp_path, capsy
     ],
 )
 def test_wrong_arguments_are_explained(run, capsys, options, message):
-    with pytest.raises(SystemExit, match="2"):
-        run("What?", options=options)
+    assert run("What?", options=options) == 2
     assert message in capsys.readouterr().err
 
 
@@ -380,8 +370,7 @@ def test_broken_input_is_explained(server, tmp_path, capsys):
         ("\n", "holds no questions"),
     ):
         path.write_text(content)
-        with pytest.raises(SystemExit, match="2"):
-            main([str(path), str(tmp_path / "out.jsonl"), "--base-url", server.base_url, "--yes"])
+        assert main(["annotate", str(path), str(tmp_path / "out.jsonl"), "--base-url", server.base_url, "--yes"]) == 2
         assert message in capsys.readouterr().err
 
 
