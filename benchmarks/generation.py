@@ -56,6 +56,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from granulon import GranulonConfig, GranulonForConditionalGeneration
+from granulon.chats import chat_inputs
 from granulon.modeling_granulon.configuration_granulon import DEFAULT_LEVELS
 
 
@@ -165,18 +166,8 @@ def make_inputs(kind: Kind, processor: Any, options: argparse.Namespace) -> dict
     edge = SCALES[options.scale][0]["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (options.batch_size, 8, 8, 3), dtype=np.uint8)
     images = [Image.fromarray(blocks).resize((edge, edge)) for blocks in pixels]
-    messages = [
-        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]}]
-        for image in images
-    ]
-    inputs = processor.apply_chat_template(
-        messages,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"granularity": kind.level if kind.choice == "fixed" else None},
-    )
+    level = kind.level if kind.choice == "fixed" else None
+    inputs = chat_inputs(processor, [QUESTION] * len(images), images, granularity=level)
     inputs = {**inputs, "pixel_values": inputs["pixel_values"].to(options.dtype)}
     if kind.choice == "llava":
         input_ids = inputs["input_ids"]
