@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from transformers import TrainerCallback
-from transformers.image_utils import load_image
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import has_length
+
+from granulon.chats import chat_inputs
+from granulon.modeling_granulon.slots_granulon import level_index
+from granulon.processing.images_granulon import open_image, pil_to_array
 
 
 logger = logging.getLogger(__name__)
@@ -22,46 +27,57 @@ logger = logging.getLogger(__name__)
 class ProgressReport(TrainerCallback):
     """
     Progress with the time that is left, loss terms, shares of the levels, samples/s and tokens/s, on rank 0: a line at
-    every log and, on a terminal, a bar below.
+    every log and, on a terminal (unless `disable_tqdm`), a bar below.
 
-    Adds `samples_per_second` and `tokens_per_second` to the logs, over all ranks and since the last log; evaluating,
-    saving and generating samples do not count. For loggers to receive them, put it in front of theirs: `install`.
+    The time left is what the steps so far took on the clock, evaluations and checkpoints included, for each that is to
+    come. Adds `samples_per_second` and `tokens_per_second` to the logs, over all ranks and since the last log;
+    evaluating, saving and generating samples do not count. `GranulonSFTTrainer` installs one.
     """
 
     def __init__(self, stream: Any = None):
         self.stream = stream or sys.stderr
         self.bar: tqdm | None = None
+        self.begin = self.mark = time.perf_counter()
+        self.first_step = 0  # of this process
         self.seconds = 0.0  # in training steps since the last log
+        self.steps = 0  # since the last log
         self.epoch = 0.0  # at the last log
-        self.total_seconds = 0.0
-        self.total_steps = 0
-        self.steps = 0
         self.num_tokens: float | None = None
-        self.mark = time.perf_counter()
 
     @classmethod
     def install(cls, trainer: Any, stream: Any = None) -> "ProgressReport":
-        """Put one in the place of the trainer's own progress display, in front of all other callbacks."""
-        from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-        for shown in (ProgressCallback, PrinterCallback):
+        """Put one in the place of the trainer's progress display, in front of all other callbacks (and loggers)."""
+        for shown in (ProgressCallback, PrinterCallback, cls):
             trainer.remove_callback(shown)
         report = cls(stream)
         trainer.callback_handler.callbacks.insert(0, report)
         return report
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.mark, self.epoch = time.perf_counter(), state.epoch or 0.0
-        if state.is_world_process_zero and self.stream.isatty():
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, file=self.stream, dynamic_ncols=True)
+        self.begin = self.mark = time.perf_counter()
+        self.first_step, self.epoch = state.global_step, state.epoch or 0.0
+        if state.is_world_process_zero and self.stream.isatty() and not args.disable_tqdm:
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                file=self.stream,
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
+            )
 
     def on_step_end(self, args, state, control, **kwargs):
         now = time.perf_counter()
-        self.seconds += now - self.mark
-        self.total_seconds += now - self.mark
-        self.steps, self.total_steps, self.mark = self.steps + 1, self.total_steps + 1, now
+        self.seconds, self.steps, self.mark = self.seconds + now - self.mark, self.steps + 1, now
         if self.bar is not None:
+            self.bar.set_postfix_str(self.time_left(state.global_step, state.max_steps), refresh=False)
             self.bar.update(state.global_step - self.bar.n)
+
+    def time_left(self, step: int, max_steps: int) -> str:
+        """Such as "3 min left"; empty before the first step."""
+        if step <= self.first_step:
+            return ""
+        seconds = (time.perf_counter() - self.begin) / (step - self.first_step) * (max_steps - step)
+        return f"{_duration(seconds)} left"
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Nothing: the time to fetch a batch belongs to the step."""
@@ -97,14 +113,17 @@ class ProgressReport(TrainerCallback):
     def line(self, logs: Mapping[str, Any], step: int, max_steps: int) -> str:
         """The logs in a readable order; what is not there is left out."""
         prefix = "eval_" if any(name.startswith("eval_") for name in logs) else ""
+        if "train_runtime" in logs:
+            took, loss = _duration(logs["train_runtime"]), _number(logs.get("train_loss"))
+            return f"step {step}/{max_steps} | the end after {took} | loss {loss} on average"
         if f"{prefix}loss" not in logs:
             rest = {name: value for name, value in logs.items() if name not in ("epoch", "total_flos", "step")}
             return f"step {step}/{max_steps} | " + ", ".join(f"{name} {_number(v)}" for name, v in rest.items())
         parts = [f"step {step}/{max_steps}"]
         if prefix:
             parts.append("evaluation")
-        elif self.total_steps:
-            parts.append(f"{_duration(self.total_seconds / self.total_steps * (max_steps - step))} left")
+        elif left := self.time_left(step, max_steps):
+            parts.append(left)
         loss = f"loss {_number(logs[f'{prefix}loss'])}"
         key = f"{prefix}loss_"
         shown = ", ".join(f"{name[len(key) :]} {_number(v)}" for name, v in logs.items() if name.startswith(key))
@@ -145,7 +164,7 @@ class SampleGeneration(TrainerCallback):
             wanted, `granularity`.
 
     Raises:
-        ValueError: no questions, or one without text; an image that cannot be read.
+        ValueError: no questions, or one without text; an image that cannot be read; a level that the model lacks.
     """
 
     def __init__(
@@ -162,10 +181,15 @@ class SampleGeneration(TrainerCallback):
                 raise ValueError(f"Sample {index} is {entry!r}, expected `question` and `image`.")
             image = entry.get("image")
             try:
-                loaded = None if image is None else load_image(image)
-            except (OSError, ValueError) as error:
+                loaded = None if image is None else open_image(image)
+                if isinstance(loaded, Image.Image):
+                    pil_to_array(loaded)  # decodes it
+            except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"Sample {index} has the image {image!r}, which cannot be read: {error}") from error
-            self.questions.append((str(entry["question"]), loaded, entry.get("granularity")))
+            granularity = entry.get("granularity")
+            if granularity is not None:
+                level_index(granularity, processor.level_names)
+            self.questions.append((str(entry["question"]), loaded, granularity))
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if state.global_step == 0:
@@ -208,15 +232,7 @@ class SampleGeneration(TrainerCallback):
             model.train(was_training)
 
     def _answer(self, model: Any, question: str, image: Any, granularity: Any, is_bf16: bool) -> dict[str, str]:
-        content: list[dict[str, Any]] = [] if image is None else [{"type": "image", "image": image}]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": [*content, {"type": "text", "text": question}]}],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={"granularity": granularity},
-        ).to(model.device)
+        inputs = chat_inputs(self.processor, question, image, granularity=granularity).to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=is_bf16):
             output = model.generate(
                 **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, return_dict_in_generate=True

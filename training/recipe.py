@@ -410,7 +410,7 @@ def run_recipe(recipe: Recipe, resume: bool | str = False, max_steps: int | None
 
 
 def _build_trainer(recipe: Recipe, arguments: GranulonSFTConfig) -> tuple[Any, TrainingData]:
-    from .callbacks import ProgressReport, SampleGeneration
+    from .callbacks import SampleGeneration
     from .trainer import GranulonSFTTrainer
 
     model, processor = load_model(recipe)
@@ -428,7 +428,6 @@ def _build_trainer(recipe: Recipe, arguments: GranulonSFTConfig) -> tuple[Any, T
     )
     parts = [train] if held is None else [train, held]
     trainer.provenance = {"recipe": recipe.source, "data": [data.provenance() for data in parts]}
-    ProgressReport.install(trainer)
     if trainer.is_world_process_zero():
         for data in parts:
             print(f"{data.name}: {data.num_rows or 'streamed'} rows, fingerprint {data.fingerprint}", file=sys.stderr)

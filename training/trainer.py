@@ -33,6 +33,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from granulon.hub_cards import plan_push, push_directory, write_card
 
 from .adapters import base_fingerprint
+from .callbacks import ProgressReport
 from .checkpoints import STAGING, explain_full_disk, find_fault, find_last_checkpoint, publish, write_manifest
 from .checks import check_adapters, check_data, check_stage
 from .collator import GranulonDataCollator
@@ -112,6 +113,7 @@ class GranulonSFTTrainer(SFTTrainer):
         self._set_stage()
         self._callback = _StepCallback(self)
         self.add_callback(self._callback)
+        ProgressReport.install(self)
         self.run_lock = RunLock(str(args.output_dir))
         self.was_complete = False
         self._staging: Path | None = None

@@ -9,6 +9,8 @@ import torch
 from tiny import make_granulon, make_image
 from training_tools import make_rows, make_trainer, parameters_of
 
+from transformers import TrainerCallback
+
 from granulon.training.callbacks import ProgressReport, SampleGeneration
 
 
@@ -30,11 +32,54 @@ def test_progress_shows_time_terms_levels_and_speed(tmp_path):
     assert logs[-1]["tokens_per_second"] > logs[-1]["samples_per_second"] > 0
 
 
-def test_speed_counts_the_rows_that_were_there(tmp_path, monkeypatch):
-    ticks = iter(range(100_000))
-    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))  # a step takes a second
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_says_what_is_left_and_nothing_prints_dictionaries(tmp_path, capsys):
+    terminal = Terminal()
+    trainer = make_trainer(tmp_path, max_steps=4, logging_steps=2, disable_tqdm=False)
+    ProgressReport.install(trainer, terminal)
+    trainer.train()
+    shown = terminal.getvalue().replace("\r", "\n").splitlines()
+    bars = [line for line in shown if "%|" in line]
+    assert bars[0].startswith("  0%|") and bars[0].rstrip().endswith("step 0/4")
+    assert "100%|" in bars[-1] and "step 4/4, 0 s left" in bars[-1]
+    assert len([line for line in shown if line.startswith("step ") and " left | loss " in line]) == 2
+    assert len([line for line in shown if line.startswith("step 4/4 | the end after ")]) == 1
+    captured = capsys.readouterr()
+    assert not any("{'" in text for text in (*shown, captured.out, captured.err))
+
+
+def test_the_trainer_reports_in_lines_by_itself(tmp_path, capsys):
+    make_trainer(tmp_path, max_steps=2).train()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("step 1/2 | ") == 1 and "step 2/2 | the end after" in captured.err
+
+
+def test_the_time_left_counts_what_was_measured_on_the_clock(monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr("granulon.training.callbacks.time", clock)
-    trainer = make_trainer(tmp_path, make_rows(5), max_steps=3, per_device_train_batch_size=4)
+    report = ProgressReport(io.StringIO())
+    state = SimpleNamespace(global_step=10, max_steps=110, epoch=0.5, is_world_process_zero=True)
+    report.on_train_begin(SimpleNamespace(disable_tqdm=False), state, None)  # resumed after step 10
+    assert report.time_left(10, 110) == ""
+    clock.now = 40.0  # of which an evaluation took 20
+    assert report.time_left(30, 110) == "3 min left"  # 80 steps of 2 s
+
+
+def test_speed_counts_the_rows_that_were_there(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("granulon.training.callbacks.time", clock)
+
+    class Tick(TrainerCallback):
+        def on_step_begin(self, *args, **kwargs):
+            clock.now += 1.0  # a step takes a second
+
+    options = {"max_steps": 3, "per_device_train_batch_size": 4, "trainer": {"callbacks": [Tick()]}}
+    trainer = make_trainer(tmp_path, make_rows(5), **options)
     ProgressReport.install(trainer, io.StringIO())
     trainer.train()
     speeds = [entry["samples_per_second"] for entry in trainer.state.log_history if "loss" in entry]
@@ -75,8 +120,9 @@ def test_samples_are_written_and_change_nothing_in_training(tmp_path):
         ({"questions": [{"image": "a.png"}]}, "expected `question`"),
         ({"questions": [{"question": "What?", "image": "no/such.png"}]}, "no/such.png"),
         ({"questions": [QUESTION], "every": 0}, "at least 1"),
+        ({"questions": [{**QUESTION, "granularity": "medum"}]}, "`granularity` got 'medum'"),
     ],
 )
 def test_samples_that_cannot_be_asked(options, words):
     with pytest.raises(ValueError, match=words):
-        SampleGeneration(None, **options)
+        SampleGeneration(make_granulon()[1], **options)
