@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from granulon.modeling_granulon.encoders_granulon import ENCODERS
+
 from .foreign import one_line
 
 
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 SCRATCH = "scratch"  # origin of a part whose weights were trained here, from nothing
-_DINOV3_LINK = "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
 _LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENSE.pdf")
 
 
@@ -97,29 +98,7 @@ def _licence(part: str, model_type: str, origin: str) -> PartLicence:
     name = origin.lower()
     link = f"https://huggingface.co/{origin}" if origin else ""
     if part == "Vision encoder":
-        if "dinov3" in name or (not origin and model_type == "dinov3_vit"):
-            terms = (
-                f"[DINOv3 licence]({_DINOV3_LINK}){'' if origin else ', where its weights are Meta’s'}: it covers "
-                "every checkpoint that contains them, frozen or not; a copy of the agreement travels with them. Built "
-                "with DINOv3."
-            )
-            return replace(
-                blank,
-                licence="other",
-                name="dinov3-license",
-                link=_DINOV3_LINK,
-                terms=terms,
-                text="DINOv3 License",
-                notice="Built with DINOv3.",
-            )
-        for pattern, licence in (
-            (r"facebook/dinov2", "apache-2.0"),
-            (r"google/siglip", "apache-2.0"),
-            (r"openai/clip", "mit"),
-        ):
-            if re.match(pattern, name):
-                return replace(blank, licence=licence, terms=f"{licence} ([{origin}]({link})).")
-        return _of_origin(blank, link)
+        return _encoder_licence(blank, link)
     if match := re.match(r"(?:meta-llama|unsloth)/(?:meta-)?llama-(\d(?:\.\d)?)", name):
         version = match[1]
         return replace(
@@ -157,6 +136,33 @@ def _licence(part: str, model_type: str, origin: str) -> PartLicence:
         )
         return replace(blank, terms=terms)
     return _of_origin(blank, link)
+
+
+def _encoder_licence(blank: PartLicence, link: str) -> PartLicence:
+    """As the encoder's row says of its publisher's weights, which a fine-tuned encoder contains, too."""
+    rows = [row for row in ENCODERS.values() if re.match(row.hub_ids, blank.origin.lower())]
+    licence = rows[0].licence if rows else None
+    if licence is None and not blank.origin and blank.model_type in ENCODERS:
+        unsaid = ENCODERS[blank.model_type].licence
+        licence = unsaid if unsaid.title else None  # an agreement that must travel is named before its origin is known
+    if licence is None:
+        return _of_origin(blank, link)
+    if not licence.link:
+        return replace(blank, licence=licence.name, terms=f"{licence.name} ([{blank.origin}]({link})).")
+    whose = "" if blank.origin else ", where its weights are its publisher’s"
+    terms = (
+        f"[{licence.title or licence.name}]({licence.link}){whose}: it covers every checkpoint that contains them, "
+        "frozen or not; a copy of the agreement travels with them. "
+    )
+    return replace(
+        blank,
+        licence="other",
+        name=licence.name,
+        link=licence.link,
+        terms=(terms + licence.notice).strip(),
+        text=licence.title,
+        notice=licence.notice,
+    )
 
 
 def _of_origin(blank: PartLicence, link: str) -> PartLicence:

@@ -1,8 +1,11 @@
 """Model cards: valid metadata, nothing private, and what the checkpoint says of itself."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +19,7 @@ from granulon.hub_cards import licences_of_parts, plan_push, render_card
 from granulon.hub_cards.cards import read_results, result_entries
 from granulon.hub_cards.checkpoint import read_checkpoint
 from granulon.hub_cards.foreign import read_metadata
+from granulon.modeling_granulon.encoders_granulon import ENCODERS, Licence
 
 
 def test_the_metadata_reads_back_and_names_the_parts(tmp_path: Path):
@@ -179,6 +183,28 @@ def test_licences_follow_from_where_the_parts_came(vision: str, text: str, expec
     is_noncommercial = any(term.is_noncommercial for term in terms)
     assert (card.data.license, card.data.license_name, is_noncommercial) == expected
     assert {term.name_prefix for term in terms} == ({"", "Llama"} if "Llama" in text else {""})
+
+
+@pytest.mark.parametrize("model_type", sorted(ENCODERS))
+def test_an_encoder_s_terms_are_those_of_its_row(model_type: str, monkeypatch: pytest.MonkeyPatch):
+    licence = Licence("new-terms", link="https://example.org/terms", title="New Terms", notice="Built with New.")
+    row = dataclasses.replace(ENCODERS[model_type], hub_ids="lab/new", licence=licence)
+    monkeypatch.setitem(ENCODERS, model_type, row)
+    part = SimpleNamespace(model_type=model_type, _name_or_path="")
+    config: Any = SimpleNamespace(vision_config=part, text_config=part)
+    for origins in ({"vision_encoder": "Lab/New-B"}, {}):
+        terms = licences_of_parts(config, parts=origins)[0]
+        assert (terms.licence, terms.name, terms.text, terms.notice) == (
+            "other",
+            licence.name,
+            licence.title,
+            licence.notice,
+        )
+        assert licence.link in terms.terms and ("where its weights" in terms.terms) == (not origins)
+    assert licences_of_parts(config, parts={"vision_encoder": "someone/else"})[0].licence == ""
+    monkeypatch.setitem(ENCODERS, model_type, dataclasses.replace(row, licence=Licence("mit")))
+    assert licences_of_parts(config, parts={"vision_encoder": "lab/new"})[0].licence == "mit"
+    assert licences_of_parts(config)[0].licence == "", "nothing is claimed of an origin that is not known"
 
 
 def test_an_adapter_s_card_says_how_to_load_it():
