@@ -6,8 +6,9 @@ matrix of the patches; k-means on its rows, random initialisation, at most 100 L
 changes its cluster; the mean feature of each cluster appended. It is timed twice: `loop` updates one cluster after
 the other, as a description is usually written down; `loop-scatter` all clusters of an image at once, the most that
 can be had without batching images. AdaTA does more than either: relations between patches, deterministic seeding,
-scores, selection, and a refinement layer. It is timed twice as well: `adata` as the model runs it by default, given the encoder's attention,
-which costs nothing here; `adata-similarity` with the cosines of the patches in its place, their making included.
+scores, selection, and a refinement layer. It is timed twice as well: `adata` as the model runs it by default, given
+the encoder's attention, which costs nothing here; `adata-similarity` with the cosines of the patches in its place,
+their making included.
 """
 
 import argparse
@@ -51,7 +52,7 @@ shape; on a GPU it is at least 20 times as fast as `loop` at batch 32, 1,024 pat
 over rounds, in each of which everything runs once. JSON lines go to stdout; progress and the table to stderr.
 
 On a machine that does other work at the same time:
-  python benchmarks/aggregation.py --threads 1 --cpu-time
+  python benchmarks/aggregation.py --threads 1 --cpu-time --no-memory
 """
 
 
@@ -153,7 +154,9 @@ def time_run(run: Callable[[], Any], clock: Callable[[], float]) -> tuple[float,
     return clock() - start, result[1] if isinstance(result, tuple) else math.nan
 
 
-def targets(name: str, shape: tuple[int, int, int], seconds: dict[str, list[float]], device: torch.device) -> dict:
+def targets(
+    name: str, shape: tuple[int, int, int], seconds: dict[str, list[float]], device: torch.device
+) -> dict[str, Any]:
     """AdaTA's speed over those of the loops."""
     limits: dict[str, float | None] = {"loop": None, "loop-scatter": None}
     if name == "adata" and device.type == "cpu":
@@ -185,8 +188,9 @@ def measure(shape: tuple[int, int, int], options: argparse.Namespace) -> dict[st
             "num_clusters": shape[2],
             "hidden_size": options.hidden_size,
             "milliseconds": summary(seconds[name], 1e3),
-            "memory_mb": in_fresh_process(memory_of, name, shape, options.hidden_size, device),
         }
+        if not options.no_memory:
+            row["memory_mb"] = in_fresh_process(memory_of, name, shape, options.hidden_size, device)
         if name.startswith("loop"):
             row["lloyd_iterations"] = round(statistics.mean(iterations for _, iterations in results), 1)
         else:
@@ -214,6 +218,9 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="count this process's CPU time: what other work on the machine takes is left out (CPU only)",
     )
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave peak memory out, for which each run gets a process of its own"
+    )
     options = parse_run_arguments(parser, repeats=5)
     if options.cpu_time and options.device.type != "cpu":
         parser.error(f"--cpu-time counts what a CPU does, but --device is {options.device}. Leave it out.")
@@ -233,7 +240,8 @@ def table_row(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
     cells["loop / adata"] = cell(adata["targets"]["speed_over_loop"])
     cells["loop-scatter / adata"] = cell(adata["targets"]["speed_over_loop_scatter"])
     cells["Lloyd iterations"] = f"{loop_row['lloyd_iterations']:.0f}"
-    cells |= {f"{name} MB": f"{rows[name]['memory_mb']['above_weights']:.0f}" for name in ("adata", "loop")}
+    if "memory_mb" in adata:
+        cells |= {f"{name} MB": f"{rows[name]['memory_mb']['above_weights']:.0f}" for name in ("adata", "loop")}
     return cells
 
 

@@ -88,13 +88,6 @@ def members_of(assignments: torch.Tensor, num_clusters: int) -> torch.Tensor:
     return members.scatter(1, assignments[:, None], 1.0)
 
 
-def products_with_centers(members: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """c_j . a_i `(batch_size, num_clusters, num_points)` and ||c_j||^2 `(batch_size, num_clusters, 1)`."""
-    sizes = members.sum(-1, keepdim=True)
-    products = members @ gram / sizes
-    return products, (members * products).sum(-1, keepdim=True) / sizes
-
-
 def farthest_first_seeds(
     points: torch.Tensor, features: torch.Tensor, num_clusters: int, gram: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -191,16 +184,16 @@ def cluster_points(
     gram = inner_products(points) if gram is None else gram
     squared = gram.diagonal(dim1=1, dim2=2)
     relation = affinity / affinity.amax(-1, keepdim=True).clamp_min(torch.finfo(affinity.dtype).tiny)
-    products = gram.gather(1, seeds[:, :, None].expand(-1, -1, gram.shape[2]))  # the first centers are points
+    # ||a_i||^2 and lambda_f are the same for all clusters. Without them the cost is ||c_j||^2 minus the mean, over the
+    # members m of j, of 2 a_i . a_m + lambda_f A_im / max_m A_im. The first centers are points.
+    attraction = 2 * gram + relation_weight * relation.transpose(1, 2)
+    products = gram.gather(1, seeds[:, :, None].expand(-1, -1, gram.shape[2]))
     assignments = join_cheapest(squared.gather(1, seeds)[:, :, None] - 2 * products, squared)
     for _ in range(iterations - 1):
         members = members_of(assignments, seeds.shape[1])
-        products, lengths = products_with_centers(members, gram)
-        costs = lengths - 2 * products  # ||a_i - c_j||^2 without ||a_i||^2, which is the same for all clusters
-        if relation_weight:
-            related = members @ relation.transpose(1, 2) / members.sum(-1, keepdim=True)
-            costs = costs + relation_weight * (1 - related)
-        previous, assignments = assignments, join_cheapest(costs, squared)
+        sizes = members.sum(-1, keepdim=True)
+        lengths = (members * (members @ gram)).sum(-1, keepdim=True) / sizes.square()  # ||c_j||^2
+        previous, assignments = assignments, join_cheapest(lengths - members @ attraction / sizes, squared)
         if may_look(points) and torch.equal(previous, assignments):
             break  # all further steps would repeat this one
     return assignments
@@ -230,8 +223,9 @@ def cluster_scores(
     gram = inner_products(points) if gram is None else gram
     members = members_of(assignments, num_clusters)
     sizes = members.sum(-1)
-    products, lengths = products_with_centers(members, gram)
-    lengths = lengths.squeeze(-1).clamp_min(torch.finfo(gram.dtype).eps)  # less is rounding of opposite members
+    products = members @ gram / sizes[:, :, None]  # c_j . a_i
+    lengths = (members * products).sum(-1) / sizes  # ||c_j||^2
+    lengths = lengths.clamp_min(torch.finfo(gram.dtype).eps)  # less is rounding, where members cancel out
     norms = gram.diagonal(dim1=1, dim2=2).sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
     # a_i . c_j / ||a_i||, for c_j the center of its own cluster
     projections = products.gather(1, assignments[:, None]).squeeze(1) / norms
