@@ -29,6 +29,7 @@ def check_transformers_version(version: str | None = None) -> None:
 check_transformers_version()  # before the imports below, which an older release does not have
 
 from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
+from transformers.activations import ACT2FN  # noqa: E402
 from transformers.configuration_utils import SubConfigSpec  # noqa: E402
 
 from .encoders_granulon import encoder_of  # noqa: E402
@@ -172,16 +173,31 @@ class GranulonConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        for name in ("vision_config", "text_config"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, dict | PreTrainedConfig)):
+                raise TypeError(f"`{name}` must be a dict or a config, got {type(value).__name__} {value!r:.80}.")
         super().__post_init__(**kwargs)
         if self.levels is None:
             self.levels = fit_levels(self.grid_size)
         else:
             self.levels = _checked_levels(self.levels)
             check_levels_fit(self.levels, self.grid_size)
+        if self.projector_hidden_act not in ACT2FN:
+            raise ValueError(
+                f"`projector_hidden_act` got {self.projector_hidden_act!r:.80}, expected one of {sorted(ACT2FN)}."
+            )
         for name in ("controller_hidden_size", "kmeans_iterations", "contribution_hidden_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("relation_weight", "size_weight", "cohesion_weight", "dispersion_weight", "gate_init_std"):
+        for name in (
+            "relation_weight",
+            "size_weight",
+            "cohesion_weight",
+            "dispersion_weight",
+            "gate_init_std",
+            "initializer_range",
+        ):
             if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be a finite number of at least 0, got {getattr(self, name)}.")
         if self.image_token_id == self.semantic_token_id:

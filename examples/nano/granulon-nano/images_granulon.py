@@ -27,6 +27,7 @@ MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own limit, above which it warns
 MAX_DOWNLOAD_BYTES = 100 * 2**20
 MAX_DOWNLOAD_SECONDS = 60.0
 BAND_PIXELS = 2**22  # larger images are converted and shrunk so many pixels at a time
+MAX_STRIP_PIXELS = 2**26  # of what lies between shrinking in one direction and in the other
 
 
 # ---------------------------------------------------------------------- opening
@@ -135,30 +136,30 @@ def download(address: str, max_bytes: int = MAX_DOWNLOAD_BYTES, max_seconds: flo
 
     def fetch() -> None:
         try:
-            received.extend(_receive(address, max_bytes, end))
+            received.extend(_receive(client, address, max_bytes, end))
         except Exception as error:
             faults.append(error)
 
     # in a thread of its own, as no timeout of a client bounds the whole of resolving, redirects, headers and content
     worker = threading.Thread(target=fetch, daemon=True, name="granulon-download")
-    worker.start()
-    worker.join(max_seconds)
-    if worker.is_alive():
+    headers = {"Accept-Encoding": "identity"}  # what is received is what is counted
+    with httpx.Client(follow_redirects=True, timeout=max_seconds, headers=headers) as client:
+        worker.start()
+        worker.join(max_seconds)
+        is_late = worker.is_alive()  # it ends with the connection
+    if is_late:
         raise ValueError(f"{address[:200]!r} took longer than {max_seconds:g} seconds. Download it by other means.")
     if faults:
         raise ValueError(f"{address[:200]!r} could not be downloaded: {_say(faults[0])}") from faults[0]
     return b"".join(received)
 
 
-def _receive(address: str, max_bytes: int, end: float) -> Iterator[bytes]:
-    seconds = max(end - time.monotonic(), 0.01)
-    headers = {"Accept-Encoding": "identity"}  # what is received is what is counted
-    with httpx.stream("GET", address, follow_redirects=True, timeout=seconds, headers=headers) as response:
+def _receive(client: Any, address: str, max_bytes: int, end: float) -> Iterator[bytes]:
+    with client.stream("GET", address) as response:
         response.raise_for_status()
-        size = 0
+        size, announced = 0, response.headers.get("content-length", "")
         for chunk in response.iter_raw():
             size += len(chunk)
-            announced = response.headers.get("content-length", "")
             if size > max_bytes or (announced.isdecimal() and int(announced) > max_bytes):
                 raise ValueError(f"it holds more than {max_bytes:,} bytes. Download it by other means.")
             if time.monotonic() > end:
@@ -200,7 +201,7 @@ def pil_to_array(image: Image.Image, max_pixels: int | None = MAX_IMAGE_PIXELS) 
     check_pixels(image, max_pixels)
     try:
         image.load()  # the first frame
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        if _orientation(image) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode != "F" and not image.mode.startswith("I"):
             return _to_rgb(image)
@@ -213,6 +214,14 @@ def pil_to_array(image: Image.Image, max_pixels: int | None = MAX_IMAGE_PIXELS) 
 
 def _name(image: Image.Image) -> str:
     return getattr(image, "filename", "") or f"{image.mode} image"
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF data say; an image whose EXIF data are damaged, which harms no pixel, is upright."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -337,7 +346,8 @@ def _resize_channel(channel: np.ndarray, size: tuple[int, int], resample: Any, s
     (height, width), rows = size, max(1, BAND_PIXELS // channel.shape[1])
     if channel.size <= BAND_PIXELS:
         return resize(rescale(channel), height, width)
-    if channel.shape[0] * width > 16 * BAND_PIXELS:  # far taller than wide: columns first, or the band has no bound
+    strip = channel.shape[0] * width  # what is left when the rows are shrunk
+    if strip > MAX_STRIP_PIXELS and strip > height * channel.shape[1]:  # far taller than wide: the columns first
         return _resize_channel(channel.T, (width, height), resample, scale).T
     # Pillow shrinks the rows, then the columns; the rows of a band do not depend on those of another
     parts = (channel[top : top + rows] for top in range(0, channel.shape[0], rows))
