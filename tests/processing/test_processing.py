@@ -458,6 +458,7 @@ def test_unknown_items_raise_with_the_kinds(processor: GranulonProcessor) -> Non
         ({"role": 7, "content": "q"}, TypeError, "Message 1: `role` is of the type int"),
         ({"role": "user"}, ValueError, "Message 1: `content` is missing"),
         ({"role": "user", "content": None}, ValueError, "Message 1: `content` is missing"),
+        ({"role": "user", "text": "q"}, ValueError, "Message 1: `content` is missing"),
         ({"role": "user", "content": {"type": "text", "text": "q"}}, TypeError, "`content` is of the type dict"),
         ({"role": "user", "content": 7}, TypeError, "Message 1: `content` is of the type int"),
         ({"role": "user", "content": "half \ud83d"}, ValueError, "Message 1: `content` holds .* surrogate"),
@@ -512,6 +513,14 @@ def test_what_a_template_refuses_names_the_message(processor: GranulonProcessor)
     with pytest.raises(ValueError, match=r"does not take message 2 of chat 1, which .*'note'.*concatenate"):
         noted = [*chat[::2], {"role": "user", "content": "q", "note": 3}]
         encode(processor, [ask("q"), noted], chat_template=template)
+
+
+def test_a_call_of_tools_needs_no_content(processor: GranulonProcessor) -> None:
+    calls = "{% for c in m.tool_calls or [] %}{{ c.name }}{% endfor %}"
+    template = "{% for m in messages %}[{{ m.content }}" + calls + "]{% endfor %}"
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [{"name": "look"}]}]
+    ids = encode(processor, chat, chat_template=template)["input_ids"][0]
+    assert processor.decode(ids) == processor.apply_chat_template(chat, chat_template=template) == "[q][look]"
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
