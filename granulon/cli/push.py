@@ -34,8 +34,6 @@ def command(
     commit to the repository OWNER/NAME, which is made where it does not exist. Optimizer state, pickles and logs stay
     here.
     """
-    from huggingface_hub.errors import HTTPError
-
     from granulon.hub_cards import plan_push, push_directory
 
     plan = plan_push(directory, repo_id, base_model=base_model, include=include)
@@ -45,11 +43,7 @@ def command(
     if dry_run:
         click.echo("Nothing to complain about. Nothing was sent (--dry-run).")
     else:
-        try:
-            commit = push_directory(directory, repo_id, plan=plan, **options)
-        except HTTPError as error:
-            reason = f"The Hub cannot be reached or refused ({error}). Nothing of this push was committed."
-            raise click.ClickException(reason) from error
+        commit = push_directory(directory, repo_id, plan=plan, **options)
         click.echo(f"Pushed: {commit.commit_url}")
 
 
