@@ -75,7 +75,7 @@ def one_line(text: str) -> str:
 
 def _source(frame: FrameType) -> str:
     """What is loaded, where the frame is that of a library's `from_pretrained`."""
-    is_reader = frame.f_code.co_name == "from_pretrained" and _module(frame).startswith("transformers.")
+    is_reader = frame.f_code.co_name == "from_pretrained" and _module(frame).startswith(("transformers.", "peft."))
     return str(frame.f_locals.get("pretrained_model_name_or_path") or "") if is_reader else ""
 
 
