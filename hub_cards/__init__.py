@@ -3,7 +3,7 @@
 from .cards import check_card, render_card, render_directory, write_card
 from .licences import licences_of_parts
 from .plan import plan_push
-from .push import PushError, push_directory, push_pretrained
+from .push import PushError, push_directory, push_in_background, push_pretrained
 
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "licences_of_parts",
     "plan_push",
     "push_directory",
+    "push_in_background",
     "push_pretrained",
     "render_card",
     "render_directory",

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -41,6 +43,7 @@ _STALE = (*_STALE_WEIGHTS, "*_granulon.py")
 # as well as what HTTP says: an upload and a download that failed, a reply that was cut short
 _FAILURES = (HTTPError, RuntimeError, LocalEntryNotFoundError, KeyError, json.JSONDecodeError)
 _PAUSES = (0, 2, 6)  # seconds before each look at a commit whose reply was lost: it may be on its way
+_NOT_OF_THE_MODEL = ("optimizer*", "scheduler*", "rng_state*", "*.bin", "*.pt", "*.pth", "global_step*")
 _ADVICE = {
     401: "Your token is not accepted. Log in (`hf auth login`), or set HF_TOKEN to a token that may write.",
     403: "Your token may not do this. Take one with write access to this repository, or another name for it.",
@@ -133,6 +136,34 @@ def push_directory(
     return api.run_as_future(_commit, *arguments) if run_as_future else _commit(*arguments)
 
 
+def push_in_background(
+    directory: str | Path, repo_id: str, *, commit_message: str, token: str | bool | None = None, **options: Any
+) -> Any:
+    """
+    A future of `push_directory`, for checkpoints of a run that goes on: of the files as they are now, though the
+    directory may be deleted meanwhile; what speaks against it, or fails, is logged and never ends the run.
+    """
+    kept = tempfile.mkdtemp(dir=Path(directory).parent, prefix=".push-")
+    left = shutil.ignore_patterns(*_NOT_OF_THE_MODEL)
+    shutil.copytree(directory, kept, dirs_exist_ok=True, ignore=left, copy_function=_link)
+
+    def push() -> Any:
+        try:
+            plan = plan_push(kept, repo_id, api=HfApi(token=token))
+            for fault in plan.faults:
+                logger.warning(fault)
+            return push_directory(
+                kept, repo_id, plan=plan, strict=False, commit_message=commit_message, token=token, **options
+            )
+        except (ValueError, OSError) as error:
+            logger.warning("%s was not pushed: %s", directory, error)
+            return None
+        finally:
+            shutil.rmtree(kept, ignore_errors=True)
+
+    return HfApi(token=token).run_as_future(push)
+
+
 def push_pretrained(
     model: Any,
     repo_id: str,
@@ -169,6 +200,13 @@ def push_pretrained(
         }
         words = {"commit_message": commit_message or "Upload model", "commit_description": commit_description}
         return _commit(api, branch, files, _STALE_WEIGHTS, {**words, "create_pr": create_pr})
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)  # costs no space
+    except OSError:
+        shutil.copy2(source, target)
 
 
 # ---------------------------------------------------------------------- what the Hub holds

@@ -1,6 +1,7 @@
 """Over real HTTP: whatever the Hub or the line does, no half commit, no secret, and one true word about the end."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from huggingface_hub import CommitInfo, constants
 from minihub import TOKEN, MiniHub, Repo
 from tiny import make_granulon
 
-from granulon.hub_cards import PushError, plan_push, push, push_directory, push_pretrained
+from granulon.hub_cards import PushError, plan_push, push, push_directory, push_in_background, push_pretrained
 from granulon.hub_cards.plan import PushPlan
 
 
@@ -260,3 +261,25 @@ def test_a_base_that_cannot_be_asked_for_is_not_called_missing(
     hub.refusals = (lambda method, path: None) if fault == 404 else fail("/api/models/org/base", fault)
     faults = plan_push(tmp_path / "adapter", "org/x").faults
     assert any("org/base" in fault and words in fault for fault in faults), faults
+
+
+def test_a_push_in_the_background_outlives_its_directory_and_ends_no_run(
+    hub: MiniHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    model, processor = make_granulon()
+    checkpoint = tmp_path / "checkpoint-3"
+    for attempt, fault in enumerate([500, None]):
+        model.save_pretrained(checkpoint)
+        processor.save_pretrained(checkpoint)
+        (checkpoint / "optimizer.pt").write_bytes(b"not for others")
+        hub.refusals = fail("/repos/create", fault) if fault else lambda method, path: None
+        future = push_in_background(checkpoint, "org/x", commit_message=f"step {attempt}", token=TOKEN)
+        shutil.rmtree(checkpoint)
+        result = future.result(timeout=60)
+        assert (result is None) == (fault is not None)
+        assert ("was not pushed" in caplog.text) == (fault is not None)
+        assert not list(tmp_path.glob(".push-*")), "nothing is left beside it"
+        caplog.clear()
+    files = hub.repos["org/x"].files()
+    assert hub.repos["org/x"].messages == ["step 1"] and "optimizer.pt" not in files
+    assert {"model.safetensors", "modeling_granulon.py", "tokenizer.json", "README.md"} <= set(files)
