@@ -44,6 +44,7 @@ _STALE = (*_STALE_WEIGHTS, "*_granulon.py")
 _FAILURES = (HTTPError, RuntimeError, LocalEntryNotFoundError, KeyError, json.JSONDecodeError)
 _PAUSES = (0, 2, 6)  # seconds before each look at a commit whose reply was lost: it may be on its way
 _NOT_OF_THE_MODEL = ("optimizer*", "scheduler*", "rng_state*", "*.bin", "*.pt", "*.pth", "global_step*")
+_QUEUE = HfApi()  # one after the other: a commit names its parent
 _ADVICE = {
     401: "Your token is not accepted. Log in (`hf auth login`), or set HF_TOKEN to a token that may write.",
     403: "Your token may not do this. Take one with write access to this repository, or another name for it.",
@@ -161,7 +162,7 @@ def push_in_background(
         finally:
             shutil.rmtree(kept, ignore_errors=True)
 
-    return HfApi(token=token).run_as_future(push)
+    return _QUEUE.run_as_future(push)
 
 
 def push_pretrained(

@@ -28,9 +28,10 @@ import transformers
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput, rotate_checkpoints
+from transformers.utils.hub import PushInProgress
 
-from granulon.hub_cards import plan_push, push_directory, write_card
+from granulon.hub_cards import plan_push, push_directory, push_in_background, write_card
 
 from .adapters import base_fingerprint
 from .callbacks import ProgressReport
@@ -385,8 +386,25 @@ class GranulonSFTTrainer(SFTTrainer):
             self._push_from_checkpoint(str(final))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._staging is None:  # a checkpoint is pushed under its final name
+        """As `push_to_hub`; the strategies that also send what resuming needs go by the library's own upload."""
+        if self._staging is not None:  # a checkpoint is pushed under its final name
+            return
+        if self.args.hub_strategy != HubStrategy.EVERY_SAVE:
             super()._push_from_checkpoint(checkpoint_folder)
+            return
+        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if not self.is_world_process_zero() or (is_busy and not self.args.hub_always_push):
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        job = push_in_background(
+            checkpoint_folder,
+            str(self.hub_model_id),
+            commit_message=f"Training in progress, step {self.state.global_step}",
+            token=self.args.hub_token,
+            private=self.args.hub_private_repo,
+            revision=self.args.hub_revision,
+        )
+        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if is_busy else []), job])
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         directory = Path(str(self.args.output_dir) if output_dir is None else output_dir)

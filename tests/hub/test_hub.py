@@ -69,7 +69,8 @@ trainer = GranulonSFTTrainer(
     model=GranulonForConditionalGeneration.from_pretrained(work / "model"),
     args=GranulonSFTConfig(
         str(work / "run"), stage="connector", max_steps=2, per_device_train_batch_size=2, report_to="none", bf16=False,
-        save_strategy="no", logging_steps=1, disable_tqdm=True, hub_model_id="org/trained", use_cpu=True,
+        save_steps=1, save_total_limit=1, logging_steps=1, disable_tqdm=True, use_cpu=True,
+        push_to_hub=True, hub_model_id="org/trained", hub_strategy="every_save", hub_always_push=True,
     ),
     train_dataset=load_from_disk(str(work / "rows")),
     processing_class=GranulonProcessor.from_pretrained(work / "model"),
@@ -309,3 +310,15 @@ def test_a_training_run_pushes_itself(hub: MiniHub, pushed: dict[str, Any]):
     assert ModelCard(text).data.pipeline_tag == "image-text-to-text" and "Stage `connector`" in text
     text, module = pushed["found"]["trained"]
     assert module == "transformers_modules"
+
+
+def test_each_save_of_a_run_is_pushed_like_its_end(hub: MiniHub, pushed: dict[str, Any]):
+    repo = hub.repos["org/trained"]
+    assert repo.messages == ["Training in progress, step 1", "Training in progress, step 2", "End of training"]
+    states = [files for files in repo.commits.values() if files]
+    for files in states:
+        assert set(files) == set(states[-1]) and not any(
+            "optimizer" in name or "training_args" in name for name in files
+        )
+        assert ModelCard(files["README.md"].decode()).data.pipeline_tag == "image-text-to-text"
+    assert not list((pushed["work"] / "run").glob(".push-*"))
