@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ._types import JSON
+from ._types import JSON, refuse_options
 
 
 _EXAMPLE = """\b
@@ -91,6 +91,8 @@ def command(
     """
     from granulon.training.prepare.annotate import NotStarted, RunStopped, annotate_file, failed_path, parse_levels
 
+    if no_cache:
+        refuse_options(click.get_current_context(), ["cache"], "with --no-cache")
     cache = options.pop("cache")
     try:
         if level:

@@ -11,8 +11,8 @@ from granulon.cli import main
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"peft_type": None}, "cannot be loaded"),
-        ({"peft_type": "x"}, "cannot be loaded"),
+        ({"peft_type": None}, "no adapter that can be read"),
+        ({"peft_type": "x"}, "no adapter that can be read"),
         ({}, "does not name its base"),
     ],
 )
