@@ -6,7 +6,7 @@ Granulon's main job, starting from the trained nano model that lies in `examples
 
 1. The pipeline loads the model and answers questions about held-out pictures at each granularity; the level is the
 controller's choice, and the clusters that became semantic tokens are drawn. 2. The model is evaluated on held-out
-data, beside a baseline that sees only the question. 3. A LoRA adapter is trained for a minute on a task that the
+data, beside a baseline that sees only the question. 3. A LoRA adapter is trained for 150 steps on a task that the
 model has not seen (what to pack for the place shown), saved, loaded again, and evaluated beside the model that it
 started from.
 """
@@ -14,7 +14,6 @@ started from.
 import argparse
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -26,31 +25,17 @@ sys.path.insert(0, str(HERE / "nano"))  # the nano model's scenes and evaluation
 from measure import TEST_START, measure_all  # noqa: E402
 from scenes import GRANULARITIES, ask_packing, make_scene, paint, scene_questions  # noqa: E402
 
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback, pipeline, set_seed  # noqa: E402
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline, set_seed  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
+from granulon.chats import chat_inputs, question_chat  # noqa: E402
 from granulon.evaluation.answers import answer_questions  # noqa: E402
 from granulon.evaluation.intervals import bootstrap_interval  # noqa: E402
-from granulon.training.adapters import lora_config  # noqa: E402
-from granulon.training.config import GranulonSFTConfig  # noqa: E402
-from granulon.training.data import load_training_data  # noqa: E402
-from granulon.training.trainer import GranulonSFTTrainer  # noqa: E402
+from granulon.training.recipes import load_recipe, run_recipe  # noqa: E402
 
 
+STEPS = 150  # of fine-tuning; a number, not a time, so that the gain shows on slow machines, too
 EXAMPLES = (TEST_START + 26, TEST_START + 21)  # scenes whose things are all of different nouns
-
-
-class TimeLimit(TrainerCallback):
-    """Stops training when the time is up."""
-
-    def __init__(self, seconds: float):
-        self.seconds, self.begin = seconds, time.monotonic()
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.begin = time.monotonic()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = time.monotonic() - self.begin >= self.seconds
 
 
 def ask_examples(model: str, output: Path) -> None:
@@ -61,28 +46,22 @@ def ask_examples(model: str, output: Path) -> None:
         for index in EXAMPLES:
             row = next(r for r in scene_questions("compositions", index) if r["granularity"] == granularity)
             image = paint(make_scene("compositions", index))[0]
-            content = [{"type": "image", "image": image}, {"type": "text", "text": row["question"]}]
-            chat = [{"role": "user", "content": content}]
-            answer = pipe(chat, return_full_text=False, generate_kwargs={"do_sample": False})[0]["generated_text"]
-            inputs = pipe.processor.apply_chat_template(
-                chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-            )
+            answer = pipe(
+                question_chat(row["question"], image), return_full_text=False, generate_kwargs={"do_sample": False}
+            )[0]["generated_text"]
+            inputs = chat_inputs(pipe.processor, row["question"], image)
             level = names[int(pipe.model.get_granularity(inputs["input_ids"], inputs["attention_mask"]).argmax())]
             print(f"   {row['question']:40s} {answer.strip():28s} looked: {level:8s} (truth: {row['answer']})")
     scene, question = make_scene("compositions", EXAMPLES[0]), scene_questions("compositions", EXAMPLES[0])[-1]
     output.mkdir(parents=True, exist_ok=True)
     paint(scene)[0].save(output / "scene.png")
-    command = [
-        sys.executable,
-        "-m",
-        "granulon.cli",
-        "ask",
-        output / "scene.png",
-        question["question"],
-        "--model",
-        model,
-    ]
-    subprocess.run([*command, "--save-figure", output / "look.png"], check=True, stdout=subprocess.DEVNULL)
+    granulon = [sys.executable, "-m", "granulon", "ask", output / "scene.png", question["question"], "--model", model]
+    subprocess.run([*granulon, "--save-figure", output / "look.png"], check=True, stdout=subprocess.DEVNULL)
+
+
+def answers_of(model_directory: str | Path, rows: list[dict], name: str) -> list[str]:
+    model = AutoModelForImageTextToText.from_pretrained(model_directory, dtype=torch.float32)
+    return answer_questions(model, AutoProcessor.from_pretrained(model_directory), rows, name=name)[0]
 
 
 def packing_rows(count: int) -> list[dict]:
@@ -93,52 +72,32 @@ def packing_rows(count: int) -> list[dict]:
     return rows
 
 
-def fine_tune(model_directory: str, output: Path, seconds: float, seed: int) -> None:
-    """LoRA on a folder of images with a chat.json, as a user would do it with data of their own."""
+def fine_tune(model_directory: str, output: Path, steps: int, seed: int) -> None:
+    """`granulon train nano-lora` on a folder of images with a chat.json, as a user would do it."""
     data = output / "packing"
     script = [sys.executable, HERE / "nano" / "scenes.py", "--output", data, "--task", "packing", "--count", "1000"]
     subprocess.run([*script, "--start", "60000000"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    model = AutoModelForImageTextToText.from_pretrained(model_directory, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(model_directory)
     heldout = packing_rows(150)
-    before, _ = answer_questions(model, processor, heldout, name="before")
-    arguments = GranulonSFTConfig(
-        output_dir=str(output / "lora"),
-        stage="lora",
-        per_device_train_batch_size=16,
-        learning_rate=2e-3,
-        max_steps=100_000,  # the clock decides
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=10,
-        logging_steps=10,
-        save_strategy="no",
-        report_to="none",
-        bf16=False,
-        activation_checkpointing=False,
-        disable_tqdm=False,
-        seed=seed,
+    before = answers_of(model_directory, heldout, "before")
+    settings = {"max_steps": steps, "logging_steps": 25, "save_strategy": '"no"', "dataloader_pin_memory": "false"}
+    adapter = run_recipe(
+        load_recipe(
+            "nano-lora",
+            [f"model={model_directory}", f"data={data}", f"output={output / 'lora'}", f"seed={seed}"]
+            + [f"training.{name}={value}" for name, value in settings.items()],
+        )
     )
-    trainer = GranulonSFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=load_training_data(data).dataset,
-        processing_class=processor,
-        peft_config=lora_config(model, r=16),
-        callbacks=[TimeLimit(seconds)],
-    )
-    trainer.train()
-    trainer.save_model(str(output / "adapter"))
-    adapted = AutoModelForImageTextToText.from_pretrained(output / "adapter", dtype=torch.float32)
-    after, _ = answer_questions(adapted, processor, heldout, name="after")
+    after = answers_of(adapter, heldout, "after")
     groups = [row["group"] for row in heldout]
     hits = [
-        [float(a == row["answer"]) for a, row in zip(answers, heldout, strict=True)] for answers in (before, after)
+        [float(said == row["answer"]) for said, row in zip(answers, heldout, strict=True)]
+        for answers in (before, after)
     ]
     gains = [new - old for old, new in zip(*hits, strict=True)]
     print(f"\n   {len(heldout)} held-out questions of the new task, such as: {heldout[0]['question']}")
     print(f"   before  {bootstrap_interval(hits[0], groups)} %   (the model answers: {before[0]!r})")
     print(f"   after   {bootstrap_interval(hits[1], groups)} %   (the model answers: {after[0]!r})")
-    print(f"   gain    {bootstrap_interval(gains, groups):+}   adapter: {output / 'adapter'}")
+    print(f"   gain    {bootstrap_interval(gains, groups):+}   adapter: {adapter}")
 
 
 def main() -> None:
@@ -146,7 +105,7 @@ def main() -> None:
     parser.add_argument(
         "--model", default=str(HERE / "nano" / "granulon-nano"), help="directory (default: the nano model)"
     )
-    parser.add_argument("--seconds", type=float, default=60, help="of fine-tuning (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--short", action="store_true", help="evaluate on fewer questions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
@@ -163,8 +122,8 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(arguments.model)
     num_scenes, num_easy = (40, 300) if arguments.short else (200, 2000)
     measure_all(model, processor, num_scenes, num_easy)
-    print(f"\n3. LoRA on a task that the model has not seen, {arguments.seconds:.0f} s")
-    fine_tune(arguments.model, arguments.output, arguments.seconds, arguments.seed)
+    print(f"\n3. LoRA on a task that the model has not seen, {arguments.steps} steps")
+    fine_tune(arguments.model, arguments.output, arguments.steps, arguments.seed)
 
 
 if __name__ == "__main__":

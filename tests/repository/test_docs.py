@@ -1,5 +1,6 @@
 """What the pages say is so: their Python runs in order and prints what they promise, and their links lead on."""
 
+import json
 import os
 import re
 import subprocess
@@ -75,6 +76,18 @@ NOT_RUN = [(page, block["reason"]) for page in PAGES for block in blocks(page) i
 def test_python_that_is_not_run(page: str, reason: str):
     """Each block that the pages mark `<!-- not run: why -->` is counted as one skipped test."""
     pytest.skip(f"{page}: {reason}")
+
+
+@pytest.mark.slow
+def test_the_readmes_fine_tuning_works_word_for_word(tmp_path: Path):
+    for name, target in (("docs", ROOT / "docs"), ("examples", ROOT / "examples"), (".venv", Path(sys.prefix))):
+        (tmp_path / name).symlink_to(target)
+    section = read("README.md").partition("## Fine-tune it on your own images")[2]
+    commands = re.search(r"^```bash\n(.*?)^```$", section, re.M | re.S)[1]
+    result = subprocess.run(["bash", "-euxc", commands], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    first = json.loads((tmp_path / "my-photos" / "chat.json").read_text())[0]
+    assert first["image"] in commands and first["conversations"][1]["value"] in result.stdout
 
 
 def anchors(page: Path) -> set[str]:
