@@ -110,7 +110,7 @@ def command(
     if model:
         refuse_options(context, _OF_A_LANGUAGE_MODEL, "with --model")
     training = {"steps": steps, "learning_rate": learning_rate, "noise": noise}
-    shared = {name: value for name, value in training.items() if value is not None}
+    shared: dict[str, Any] = {name: value for name, value in training.items() if value is not None}
     shared |= {"dtype": dtype, "report": click.echo}
     quieten()
     if feedback:

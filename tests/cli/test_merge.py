@@ -8,21 +8,14 @@ import pytest
 from granulon.cli import main
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"peft_type": None}, "no adapter that can be read"),
-        ({"peft_type": "x"}, "no adapter that can be read"),
-        ({}, "does not name its base"),
-    ],
-)
-def test_an_adapter_of_another_shape_is_no_fault_of_the_program(tmp_path: Path, capsys, content: dict, message: str):
+@pytest.mark.parametrize("content", [{"peft_type": None}, {"peft_type": "x"}, {}, [1, 2]])
+def test_an_adapter_of_another_shape_is_no_fault_of_the_program(tmp_path: Path, capsys, content: object):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps(content))
     assert main(["merge", str(adapter), "--out", str(tmp_path / "new")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("granulon merge: ") and str(adapter) in said and message in said
+    assert said.startswith("granulon merge: ") and str(adapter) in said
     assert not (tmp_path / "new").exists()
 
 
