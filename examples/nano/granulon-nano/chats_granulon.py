@@ -7,7 +7,7 @@ the library's: what is marked is encoded as the letters that it is made of (`san
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
@@ -16,6 +16,7 @@ from transformers.utils.chat_template_utils import encode_marked_chat, mark_cont
 START, END = mark_control_tokens("x", re.compile("x")).split("x")
 _MARKS = re.compile(f"[{START}{END}]")
 _MARKED = re.compile(f"{START}[^{START}{END}]*{END}")
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 _SOURCES = ("image", "url", "path", "base64")  # the fields of an image item that may hold the image
 
 
@@ -159,28 +160,34 @@ def read_message(
     except RecursionError as error:
         raise ValueError(f"{label} holds lists or dictionaries that are nested too deeply.") from error
     content = message.get("content")
+    if content is None and any(fields.get(key) is not None for key in _INSTEAD_OF_CONTENT):
+        content = ""
     if content is None:
-        if all(value is None for key, value in fields.items() if key != "role"):
-            raise ValueError(f"{label}: `content` is missing, expected a string or a list of items.")
-        return fields, []  # a call of tools, for example
+        raise ValueError(f"{label}: `content` is missing, expected a string or a list of items.")
     if not isinstance(content, str | list | tuple):
         raise TypeError(f"{label}: `content` is {_kind(content)}, expected a string or a list of items.")
-    parts, images = [""], []  # texts, and image tokens between them
-    for index, item in enumerate([{"type": "text", "text": content}] if isinstance(content, str) else content):
-        place = f"{label}: `content" if isinstance(content, str) else f"{label}: `content[{index}]"
+    parts, images = ([content], []) if isinstance(content, str) else _read_items(content, label, fetch)
+    texts = [mark(text, control, f"{label}: `content`") for text in parts]
+    return {**fields, "content": image_token.join(texts) or _Empty()}, images
+
+
+def _read_items(items: Sequence[Any], label: str, fetch: Callable[[Any], Any]) -> tuple[list[str], list[Any]]:
+    """The texts before, between and after images; and the images."""
+    texts, images = [""], []
+    for index, item in enumerate(items):
+        place = f"{label}: `content[{index}]"
         if not isinstance(item, Mapping):
             raise TypeError(f"{place}` is {_kind(item)}, expected a dictionary with `type`.")
         if item.get("type") == "text":
-            parts[-1] += _text(item.get("text"), f"{place}`" if isinstance(content, str) else f"{place}.text`")
+            texts[-1] += _text(item.get("text"), f"{place}.text`")
         elif item.get("type") in ("image", "image_url"):
             images += _images(item, place, fetch)
-            parts += [image_token, ""]
+            texts.append("")
         else:
             raise ValueError(
                 f"{place}.type` is {item.get('type')!r}, expected `text`, `image` or `image_url`: {_shown(item)}."
             )
-    parts[::2] = [mark(text, control, f"{label}: `content`") for text in parts[::2]]
-    return {**fields, "content": "".join(parts) or _Empty()}, images
+    return texts, images
 
 
 def _images(item: Mapping[str, Any], place: str, fetch: Callable[[Any], Any]) -> list[Any]:

@@ -90,6 +90,10 @@ class _AnyImage(BaseImageProcessor):
         array = np.moveaxis(array, -1, 0)
         return np.ascontiguousarray(array) if array.size <= 3 * BAND_PIXELS else array  # or a second copy of much
 
+    def rescale_and_resize(self, image: Any, scale: float, size: SizeDict, resample: Any) -> Any:
+        """`resize` of `rescale`, without the floats of a whole picture in memory."""
+        raise NotImplementedError
+
     def _preprocess(
         self,
         images: list[Any],
@@ -164,7 +168,6 @@ class GranulonImageProcessor(_AnyImage, TorchvisionBackend):
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
     def rescale_and_resize(self, image: torch.Tensor, scale: float, size: SizeDict, resample: Any) -> torch.Tensor:
-        """One channel of floats at a time: those of a large picture are large."""
         channels = [self.resize(self.rescale(channel, scale), size, resample) for channel in image.split(1)]
         return torch.cat(channels)
 
