@@ -392,7 +392,8 @@ class GranulonSFTTrainer(SFTTrainer):
         if self.args.hub_strategy != HubStrategy.EVERY_SAVE:
             super()._push_from_checkpoint(checkpoint_folder)
             return
-        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        running: Any = self.push_in_progress
+        is_busy = running is not None and not running.is_done()
         if not self.is_world_process_zero() or (is_busy and not self.args.hub_always_push):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
@@ -404,7 +405,7 @@ class GranulonSFTTrainer(SFTTrainer):
             private=self.args.hub_private_repo,
             revision=self.args.hub_revision,
         )
-        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if is_busy else []), job])
+        self.push_in_progress = PushInProgress([*(running.jobs if is_busy else []), job])  # type: ignore[arg-type, assignment]
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         directory = Path(str(self.args.output_dir) if output_dir is None else output_dir)
