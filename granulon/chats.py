@@ -39,7 +39,7 @@ def chat_inputs(
         ValueError: another number of images than questions, and what the processor raises.
     """
     is_batch = not isinstance(question, str)
-    questions = list(question) if is_batch else [question]
+    questions = [question] if isinstance(question, str) else list(question)
     images = [image] * len(questions) if not is_batch or image is None else list(image)
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images came with {len(questions)} questions. Pass one for each, or `None`.")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -136,7 +136,8 @@ def _is_contributing(args: LossArguments) -> bool:
     return args.contribution != "none"
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """
     A row of the table of loss terms.
 

@@ -20,8 +20,14 @@ except ImportError:  # Windows: the record in the file decides alone
 LOCK_FILE = ".run.lock"
 _descriptors: set[int] = set()  # of the locks that this process holds
 
+
+def _close_locks() -> None:
+    for held in _descriptors:
+        os.close(held)
+
+
 if hasattr(os, "register_at_fork"):  # a worker that outlives a killed run must not hold its lock
-    os.register_at_fork(after_in_child=lambda: [os.close(held) for held in _descriptors])
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 class RunLock:

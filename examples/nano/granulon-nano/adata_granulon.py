@@ -264,7 +264,7 @@ def split_into_groups(values: torch.Tensor | None, groups: list[list[int]]) -> S
     return values.split([len(images) for images in groups])
 
 
-def join_groups(parts: Sequence[torch.Tensor], groups: list[list[int]]) -> torch.Tensor:
+def join_groups(parts: list[torch.Tensor], groups: list[list[int]]) -> torch.Tensor:
     """One tensor of all images again, in their first order."""
     values, order = torch.cat(parts), sum(groups, [])
     return values if order == sorted(order) else values[sorted(range(len(order)), key=order.__getitem__)]
@@ -314,7 +314,7 @@ class AdaptiveTokenAggregation(nn.Module):
             ValueError: the grid has fewer pooled patches than a level forms clusters.
         """
         if torch.compiler.is_compiling():  # static shapes: every level for every image, then a choice
-            levels = range(len(self.config.levels))
+            levels = list(range(len(self.config.levels)))
             check_levels_fit(self.config.levels, grid)
             per_level = [self._aggregate(level, patch_tokens, affinity, grid, seeds, iterations) for level in levels]
             images = torch.arange(len(patch_tokens), device=patch_tokens.device)
@@ -328,7 +328,7 @@ class AdaptiveTokenAggregation(nn.Module):
                 level = levels[images[0]]
                 check_levels_fit(self.config.levels[level : level + 1], grid)
                 parts.append(self._aggregate(level, patches, relation, grid, given, iterations))
-            chosen = [join_groups(part, groups) for part in zip(*parts, strict=True)]
+            chosen = [join_groups(list(part), groups) for part in zip(*parts, strict=True)]
         tokens, token_mask, selected, assignments, scores = chosen
         tokens = self.refinement(tokens) * token_mask.unsqueeze(-1)
         return AggregationOutput(tokens, token_mask, selected, assignments, scores)

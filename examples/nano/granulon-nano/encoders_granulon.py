@@ -5,12 +5,21 @@ The rest of the code asks the row, never the name of an architecture.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,8 @@ class VisionEncoder:
     hub_ids: str
     licence: Licence
     resample: str
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
+    image_mean: Sequence[float]
+    image_std: Sequence[float]
     rescale_first: bool = False
     takes_any_size: bool = False
     run: Callable[..., torch.Tensor] = lambda tower, pixels, patch_size, **kwargs: (
@@ -81,12 +90,6 @@ def _run_siglip2(tower: Any, pixel_values: torch.Tensor, patch_size: tuple[int, 
     return tower(patches, pixel_attention_mask=mask, spatial_shapes=shapes, **kwargs).last_hidden_state
 
 
-_IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
-_OPENAI = {
-    "image_mean": (0.48145466, 0.4578275, 0.40821073),
-    "image_std": (0.26862954, 0.26130258, 0.27577711),
-}
-_HALVES = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _APACHE, _MIT = Licence("apache-2.0"), Licence("mit")
 _DINOV3 = Licence(
     "dinov3-license",
@@ -94,7 +97,14 @@ _DINOV3 = Licence(
     title="DINOv3 License",
     notice="Built with DINOv3.",
 )
-_DINOV2 = {"class_tokens": 1, "hub_ids": "facebook/dinov2", "licence": _APACHE, "resample": "bicubic", **_IMAGENET}
+_DINOV2 = VisionEncoder(
+    class_tokens=1,
+    hub_ids="facebook/dinov2",
+    licence=_APACHE,
+    resample="bicubic",
+    image_mean=IMAGENET_DEFAULT_MEAN,
+    image_std=IMAGENET_DEFAULT_STD,
+)
 
 # by the `model_type` of the encoder's config
 ENCODERS: dict[str, VisionEncoder] = {
@@ -103,26 +113,39 @@ ENCODERS: dict[str, VisionEncoder] = {
         hub_ids=".*dinov3",
         licence=_DINOV3,
         resample="bilinear",
-        **_IMAGENET,
+        image_mean=IMAGENET_DEFAULT_MEAN,
+        image_std=IMAGENET_DEFAULT_STD,
         rescale_first=True,
         takes_any_size=True,
         saved_prefix="layer.",
         loaded_prefix="model.layer.",
     ),
-    "dinov2": VisionEncoder(**_DINOV2),
-    "dinov2_with_registers": VisionEncoder(**_DINOV2),
+    "dinov2": _DINOV2,
+    "dinov2_with_registers": _DINOV2,
     "clip_vision_model": VisionEncoder(
-        class_tokens=1, hub_ids="openai/clip", licence=_MIT, resample="bicubic", **_OPENAI, run=_run_clip
+        class_tokens=1,
+        hub_ids="openai/clip",
+        licence=_MIT,
+        resample="bicubic",
+        image_mean=OPENAI_CLIP_MEAN,
+        image_std=OPENAI_CLIP_STD,
+        run=_run_clip,
     ),
     "siglip_vision_model": VisionEncoder(
-        class_tokens=0, hub_ids="google/siglip", licence=_APACHE, resample="bicubic", **_HALVES
+        class_tokens=0,
+        hub_ids="google/siglip",
+        licence=_APACHE,
+        resample="bicubic",
+        image_mean=IMAGENET_STANDARD_MEAN,
+        image_std=IMAGENET_STANDARD_STD,
     ),
     "siglip2_vision_model": VisionEncoder(
         class_tokens=0,
         hub_ids="google/siglip",
         licence=_APACHE,
         resample="bilinear",
-        **_HALVES,
+        image_mean=IMAGENET_STANDARD_MEAN,
+        image_std=IMAGENET_STANDARD_STD,
         run=_run_siglip2,
         float_modules=("embeddings.patch_embedding",),
     ),
@@ -166,7 +189,7 @@ def _record(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: tupl
         kwargs["recorded_attention"].append(output[1].detach())
 
 
-def accept_saved_names(module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+def accept_saved_names(module: Any, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
     """A hook of `load_state_dict` of a module with a `vision_tower`: its layers may be named as checkpoints do."""
     row = encoder_of(module.config.vision_config.model_type)
     saved, loaded = f"{prefix}vision_tower.{row.saved_prefix}", f"{prefix}vision_tower.{row.loaded_prefix}"

@@ -38,7 +38,7 @@ class _Draft:
         decision: the keywords of a Granulon that carry what it sees, or would see without images; else nothing.
     """
 
-    def __init__(self, model: PreTrainedModel, is_visual: torch.Tensor | None, decision: dict[str, torch.Tensor]):
+    def __init__(self, model: Any, is_visual: torch.Tensor | None, decision: dict[str, torch.Tensor]):
         self._model, self._is_visual, self._decision = model, is_visual, decision
 
     def __getattr__(self, name: str) -> Any:
@@ -225,8 +225,12 @@ class GranulonGenerationMixin(GenerationMixin):
             return _Draft(assistant, self.model.is_visual(input_ids), {})
         core = assistant.model
         same = ("image_token_id", "semantic_token_id", "levels", "patch_size", "image_size")
-        is_seeing = pixel_values is not None and all(getattr(mine, name) == getattr(config, name) for name in same)
-        if is_seeing and len(pixel_values) == int(run_starts(input_ids.eq(mine.image_token_id)).sum()):
+        is_seeing = all(getattr(mine, name) == getattr(config, name) for name in same)
+        if (
+            is_seeing
+            and pixel_values is not None
+            and len(pixel_values) == int(run_starts(input_ids.eq(mine.image_token_id)).sum())
+        ):
             embeds, hidden = core.embed_prompt(input_ids, pixel_values, choice)[0], None
         else:
             embeds, hidden = core.get_input_embeddings()(input_ids), self.model.is_visual(input_ids)

@@ -142,14 +142,14 @@ class GranulonPreTrainedModel(PreTrainedModel):
         self._keep_in_fp32_modules |= self._unquantised_names()
         for name in self._unquantised_names():
             for module in self.get_submodule(name.replace("\\", "")).modules():
-                module.qconfig = None  # so that PyTorch's own quantiser leaves it alone, too
+                module.qconfig = None  # type: ignore[assignment] # so that PyTorch's own quantiser leaves it alone, too
 
     def _unquantised_names(self) -> set[str]:
         """
         Names, escaped, of the modules that keep their precision whatever the quantiser: what joins the parts, and the
         encoder's last attention. transformers' quantisers leave alone what `_keep_in_fp32_modules` names.
         """
-        core = self.base_model
+        core: Any = self.base_model
         tower = core.vision_tower
         kept = {child for name, child in core.named_children() if name not in ("vision_tower", "language_model")}
         kept |= {core._last_attention()}
@@ -181,7 +181,7 @@ class GranulonPreTrainedModel(PreTrainedModel):
             kwargs["use_safetensors"] = True
         try:
             # the library's own error about shapes is a RuntimeError that names nothing
-            model, info = super().from_pretrained(  # type: ignore[misc]
+            loaded: Any = super().from_pretrained(
                 *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
             )
         except SafetensorError as error:
@@ -190,6 +190,7 @@ class GranulonPreTrainedModel(PreTrainedModel):
                 f"The weights in {str(source)!r} are damaged ({error}). The file was cut short or is no safetensors "
                 "file: download it again."
             ) from error
+        model, info = loaded
         names = ["missing_keys", "unexpected_keys", *([] if ignore_mismatched_sizes else ["mismatched_keys"])]
         faults = {name: sorted(map(str, info[name])) for name in names if info.get(name)}
         if faults:
@@ -293,7 +294,8 @@ class GranulonModel(GranulonPreTrainedModel):
             )
         if not torch.compiler.is_compiling() and not bool(pixel_values.isfinite().all()):
             raise ValueError("`pixel_values` holds NaN or infinite pixels. Check the images before preprocessing.")
-        num_patches, recorded = math.prod(grid), []
+        num_patches = math.prod(grid)
+        recorded: list[torch.Tensor] = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_vision()):
             options = {"recorded_attention": recorded} if self.config.affinity == "attention" else {}
             encoder = encoder_of(self.config.vision_config.model_type)
@@ -513,10 +515,10 @@ class GranulonModel(GranulonPreTrainedModel):
         self._check_inputs(input_ids, inputs_embeds, pixel_values, prompt_embeds)
         mask = attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 else None
         choice = slots = image_hidden_states = None
-        if prompt_embeds is not None:
+        if prompt_embeds is not None and input_ids is not None:
             later = self.get_input_embeddings()(input_ids[:, prompt_embeds.shape[1] :])
             inputs_embeds = torch.cat([prompt_embeds.to(later), later], dim=1)
-        elif pixel_values is not None:
+        elif pixel_values is not None and input_ids is not None:
             num_tokens = input_ids.shape[1]
             present = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
             choice = self.choose_granularity(input_ids, present, granularity)
