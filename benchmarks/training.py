@@ -50,11 +50,12 @@ from granulon.training.trainer import GranulonSFTTrainer
 
 
 EPILOG = """
-Target, from scale small up: the whole loss trains at least 0.9 times as many samples a second as LLaVA.
+Target: the whole loss trains at least 0.95 times as many samples a second as LLaVA, 0.85 times at scale nano.
 
 A first look, in about a minute:
   python benchmarks/training.py --scale nano --repeats 3
 """
+TARGETS = {"nano": 0.85, "small": 0.95}  # of LLaVA's samples/s, for the whole loss
 # ChatML as Granulon's, for messages whose content is a list
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -211,7 +212,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     kinds = [kind for kind in KINDS if kind.name in ("LLaVA", *options.models)]
     seconds = interleave({kind: partial(run, kind, options) for kind in kinds}, options.repeats)
     log(f"timed in {time.monotonic() - begin:.0f} s; now peak memory")
-    is_judged = options.scale != "nano"
     rows = []
     for kind in kinds:
         ratio = paired_ratio(seconds[KINDS[0]], seconds[kind])
@@ -226,7 +226,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "activation_checkpointing": options.checkpointing,
                 "samples_per_second": summary([options.batch_size / value for value in seconds[kind]]),
                 "memory_mb": in_fresh_process(memory_of, kind, options),
-                "speed_over_llava": target(ratio, at_least=0.9 if is_judged and is_whole else None),
+                "speed_over_llava": target(ratio, at_least=TARGETS[options.scale] if is_whole else None),
                 "steps": options.steps,
                 "warmup": 1,
                 "repeats": options.repeats,
