@@ -29,17 +29,17 @@ class _PromptStreamer(BaseStreamer):
 
 class _Draft:
     """
-    An assistant model as assisted decoding calls it: `generate` with what the main model was given. The decision about
-    images is the main model's; a draft has its own eyes (`prompt_embeds`), or, as a text-only one, none.
+    An assistant model as assisted decoding calls it: `generate` with what the main model was given. What that one saw
+    is not for the draft, which has eyes of its own, or, as a text-only one, none.
 
     Args:
         model: the assistant.
         is_visual: `(batch_size, num_prompt_tokens)` bool, hidden from a draft without eyes; `None` where it sees them.
-        decision: the keywords of a Granulon that carry what it sees, or would see without images; else nothing.
+        embeds: of the prompt, for a Granulon: with images where it sees them.
     """
 
-    def __init__(self, model: Any, is_visual: torch.Tensor | None, decision: dict[str, torch.Tensor]):
-        self._model, self._is_visual, self._decision = model, is_visual, decision
+    def __init__(self, model: Any, is_visual: torch.Tensor | None, embeds: torch.Tensor | None):
+        self._model, self._is_visual, self._embeds = model, is_visual, embeds
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -50,8 +50,10 @@ class _Draft:
         if self._is_visual is not None and attention_mask is not None:
             attention_mask = attention_mask.clone()
             attention_mask[:, : self._is_visual.shape[1]] *= ~self._is_visual.to(attention_mask.device)
-        if kwargs.get("past_key_values") is None:
-            kwargs.update(self._decision)
+        cache = kwargs.get("past_key_values")
+        num_cached = 0 if cache is None else cache.get_seq_length()
+        if self._embeds is not None and num_cached < self._embeds.shape[1]:  # a rejected draft may cut into the prompt
+            kwargs["draft_embeds"] = self._embeds[:, num_cached:]
         return GenerationMixin.generate(self._model, input_ids, attention_mask=attention_mask, **kwargs)
 
 
@@ -61,13 +63,19 @@ class GranulonGenerationMixin(GenerationMixin):
     config: GranulonConfig
     model: Any
 
-    def prepare_inputs_for_generation(self, input_ids: Any, **kwargs: Any) -> dict[str, Any]:
-        """As in the library; once the cache holds the prompt, its embeddings are not passed again."""
-        embeds = kwargs.get("prompt_embeds")
-        # a draft of assisted decoding is never told that it is at the beginning
-        is_prompt = kwargs.get("is_first_iteration") or (embeds is not None and embeds.shape[1] == input_ids.shape[1])
-        if not is_prompt and kwargs.get("use_cache", True):
+    def prepare_inputs_for_generation(
+        self, input_ids: Any, draft_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """
+        As in the library; once the cache holds the prompt, its embeddings are not passed again.
+
+        Args:
+            draft_embeds: `prompt_embeds` of a draft, which is never told that it is at a beginning.
+        """
+        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             kwargs = {**kwargs, "prompt_embeds": None}
+        if draft_embeds is not None and kwargs.get("next_sequence_length") != 1:
+            kwargs["prompt_embeds"] = draft_embeds
         return super().prepare_inputs_for_generation(input_ids, **kwargs)
 
     @torch.no_grad()
@@ -222,7 +230,7 @@ class GranulonGenerationMixin(GenerationMixin):
         """The assistant with eyes of its own where it is a Granulon that reads the same slots; else without."""
         mine, config = self.config, assistant.config
         if config.model_type != mine.model_type:
-            return _Draft(assistant, self.model.is_visual(input_ids), {})
+            return _Draft(assistant, self.model.is_visual(input_ids), None)
         core = assistant.model
         same = ("image_token_id", "semantic_token_id", "levels", "patch_size", "image_size")
         is_seeing = all(getattr(mine, name) == getattr(config, name) for name in same)
@@ -234,8 +242,7 @@ class GranulonGenerationMixin(GenerationMixin):
             embeds, hidden = core.embed_prompt(input_ids, pixel_values, choice)[0], None
         else:
             embeds, hidden = core.get_input_embeddings()(input_ids), self.model.is_visual(input_ids)
-        decision = {"granularity": choice.granularity, "granularity_logits": choice.logits, "prompt_embeds": embeds}
-        return _Draft(assistant, hidden, decision)
+        return _Draft(assistant, hidden, embeds)
 
     def _padding_id(self, setting: Any) -> int:
         ids = [setting("pad_token_id"), setting("eos_token_id"), self.config.text_config.pad_token_id, 0]

@@ -403,9 +403,10 @@ def test_a_draft_with_the_same_eyes_is_believed():
     case = load("qwen2", True)
     inputs = case.encode(case.samples()[:1])
     calls = []
-    hook = case.model.model.language_model.register_forward_hook(lambda *args: calls.append(1))
     draft = copy.deepcopy(case.model)
-    draft.generation_config.update(num_assistant_tokens=STEPS, num_assistant_tokens_schedule="constant")
+    settings = {"num_assistant_tokens": STEPS, "num_assistant_tokens_schedule": "constant"}
+    draft.generation_config.update(**settings, assistant_confidence_threshold=0.0)
+    hook = case.model.model.language_model.register_forward_hook(lambda *args: calls.append(1))
     generate(case, inputs, assistant_model=draft)
     hook.remove()
     assert len(calls) <= 3
