@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor, DINOv3ViTConfig, DINOv3ViTModel
 
 from granulon.backbones import LANGUAGE_MODELS, compose, resolve_text_source
+from granulon.chats import chat_inputs
 from granulon.modeling_granulon import GranulonForConditionalGeneration, GranulonModel
 from granulon.modeling_granulon.configuration_granulon import DEFAULT_LEVELS
 from granulon.processing import GranulonImageProcessorPil, GranulonProcessor
@@ -150,19 +151,11 @@ def pool_questions(
     mean_i E1_i of Eq. 6, `(num_questions, text_hidden_size)` fp32 on the CPU: exactly what the controller gets for a
     user's turn of an image and the question. `model` may be a reader's or a whole Granulon.
     """
-    image = {"type": "image", "image": Image.new("RGB", (_PATCH, _PATCH))}
+    image = Image.new("RGB", (_PATCH, _PATCH))
     order = sorted(range(len(questions)), key=lambda index: len(questions[index]))  # little padding
     pooled = torch.zeros(len(questions), model.config.text_config.hidden_size)
     for start in tqdm(range(0, len(order), batch_size), desc="reading questions", disable=None):
         rows = order[start : start + batch_size]
-        chats = [[{"role": "user", "content": [image, {"type": "text", "text": questions[row]}]}] for row in rows]
-        inputs = processor.apply_chat_template(
-            chats,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True},
-        ).to(model.device)
+        inputs = chat_inputs(processor, [questions[row] for row in rows], [image] * len(rows)).to(model.device)
         pooled[rows] = model.describe_question(inputs["input_ids"], inputs["attention_mask"]).cpu()
     return pooled
