@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from granulon.files import new_file
-from granulon.modeling_granulon import GranulonConfig
+from granulon.modeling_granulon.configuration_granulon import GranulonConfig
 
 from .checkpoint import check_log, find_bases, read_checkpoint, write_log
 from .foreign import code, one_line, plain, read_metadata, read_text

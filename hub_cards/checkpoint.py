@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from granulon.files import new_file
-from granulon.modeling_granulon import GranulonConfig
+from granulon.modeling_granulon.configuration_granulon import GranulonConfig
 
 from .foreign import one_line, read_json, read_metadata
 from .licences import is_hub_id

@@ -13,7 +13,6 @@ from .foreign import one_line
 
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 SCRATCH = "scratch"  # origin of a part whose weights were trained here, from nothing
-_LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENSE.pdf")
 
 
 @dataclass(frozen=True)
