@@ -66,11 +66,11 @@ _PREPROCESSING_KEYS = (
 
 def compose(
     model_class: Any,
-    vision: Any,
-    text: Any,
+    vision: str | Path | PreTrainedModel,
+    text: str | Path | PreTrainedModel,
     *,
-    tokenizer: Any = None,
-    dtype: Any = "auto",
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    dtype: str | torch.dtype = "auto",
     chat_template: str | None = None,
     turn_end: str | list[str] | None = None,
     controller: str | Path | None = None,
@@ -280,7 +280,7 @@ def fingerprint_first_block(language_model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_vision_encoder(source: str | Path, dtype: Any = "auto") -> PreTrainedModel:
+def load_vision_encoder(source: str | Path, dtype: str | torch.dtype = "auto") -> PreTrainedModel:
     """
     The vision part of a checkpoint (all of it, or the encoder inside a CLIP or SigLIP), from safetensors.
 
@@ -301,7 +301,7 @@ def load_vision_encoder(source: str | Path, dtype: Any = "auto") -> PreTrainedMo
     return model
 
 
-def load_language_model(source: str | Path, dtype: Any = "auto") -> PreTrainedModel:
+def load_language_model(source: str | Path, dtype: str | torch.dtype = "auto") -> PreTrainedModel:
     """
     A causal language model from safetensors, or from a GGUF file, whose blocks are dequantised.
 
@@ -324,13 +324,13 @@ def load_language_model(source: str | Path, dtype: Any = "auto") -> PreTrainedMo
     return model
 
 
-def load_tokenizer(source: Any) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path | PreTrainedModel | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A tokenizer of our own (a given one is copied), with a padding token."""
     if isinstance(source, PreTrainedTokenizerBase):
         tokenizer = copy.deepcopy(source)
     else:
-        source = source.name_or_path if isinstance(source, PreTrainedModel) else source
-        where, options = resolve_text_source(source)
+        name = source.name_or_path if isinstance(source, PreTrainedModel) else source
+        where, options = resolve_text_source(str(name))
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()

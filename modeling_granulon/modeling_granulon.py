@@ -4,19 +4,20 @@ import importlib
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.processing_utils import Unpack
+from transformers.processing_utils import ProcessorMixin, Unpack
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, IdentityLinear, pool_tokens
@@ -248,7 +249,7 @@ class GranulonModel(GranulonPreTrainedModel):
         As `nn.Module.train`, but a frozen vision tower stays in eval mode: DINOv3 jitters positions in train mode.
         """
         super().train(mode)
-        if not self._trains_vision():
+        if mode and not self._trains_vision():
             self.vision_tower.eval()
         return self
 
@@ -425,8 +426,9 @@ class GranulonModel(GranulonPreTrainedModel):
         granularity = granularity.to(patch_tokens.device)
         if level_weights is None:
             level_weights = nn.functional.one_hot(granularity, len(self.config.levels)).float()
-        aggregation = self.token_aggregator(patch_tokens, affinity, granularity, grid)
-        tokens = torch.cat([self._pool_pixel_tokens(patch_tokens, granularity, grid), aggregation.tokens], dim=1)
+        aggregation = self.token_aggregator(patch_tokens, affinity, granularity, grid)  # Eq. 8-11
+        pixel_tokens = self._pool_pixel_tokens(patch_tokens, granularity, grid)
+        tokens = torch.cat([pixel_tokens, aggregation.tokens], dim=1)  # (num_images, num_patches + max_tokens, vision)
         hidden_states = self.multi_modal_projector(tokens, level_weights.to(tokens.device))
         return ImageFeatures(hidden_states, patch_tokens.shape[1], aggregation)
 
@@ -477,7 +479,7 @@ class GranulonModel(GranulonPreTrainedModel):
         """
         grid = self.config.grid_of(*pixel_values.shape[-2:])
         slots = self.locate_slots(input_ids, choice.granularity, grid, len(pixel_values))
-        row = slots.row_of_image
+        row = slots.row_of_image  # (num_images,)
         weights = straight_through(choice.logits, choice.granularity, choice.is_chosen)
         features = self.get_image_features(pixel_values, choice.granularity[row].clamp_min(0), weights[row])
         inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -521,9 +523,11 @@ class GranulonModel(GranulonPreTrainedModel):
         elif pixel_values is not None and input_ids is not None:
             num_tokens = input_ids.shape[1]
             present = torch.ones_like(input_ids) if mask is None else mask[:, -num_tokens:]
-            choice = self.choose_granularity(input_ids, present, granularity)
-            inputs_embeds, slots, image_hidden_states = self.embed_prompt(input_ids, pixel_values, choice)
-            present = present * (slots.is_used | ~slots.is_visual)
+            choice = self.choose_granularity(input_ids, present, granularity)  # Eq. 5-7
+            inputs_embeds, slots, image_hidden_states = self.embed_prompt(
+                input_ids, pixel_values, choice
+            )  # Eq. 4, 8-11
+            present = present * (slots.is_used | ~slots.is_visual)  # (batch_size, num_tokens)
             mask = attention_mask = present if mask is None else torch.cat([mask[:, :-num_tokens], present], dim=1)
             granularity, granularity_logits, position_ids = choice.granularity, choice.logits, None
         elif inputs_embeds is None:
@@ -627,13 +631,21 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
         self.post_init()
 
     @classmethod
-    def from_backbones(cls, vision: Any, text: Any, *, tokenizer: Any = None, dtype: Any = "auto", **config: Any):
+    def from_backbones(
+        cls,
+        vision: str | Path | PreTrainedModel,
+        text: str | Path | PreTrainedModel,
+        *,
+        tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+        dtype: str | torch.dtype = "auto",
+        **config: Any,
+    ) -> tuple["GranulonForConditionalGeneration", ProcessorMixin]:
         """
         Compose a model and its processor from pretrained parts; see `granulon.backbones.compose`, which does the work.
 
         Args:
-            vision: directory or Hub id of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 checkpoint.
-            text: directory, Hub id or `.gguf` file of a Qwen2, Qwen3 or Llama language model.
+            vision: directory, Hub id or model of a DINOv3, DINOv2, CLIP, SigLIP or SigLIP2 encoder.
+            text: directory, Hub id, `.gguf` file or model of a Qwen2, Qwen3 or Llama language model.
             tokenizer: directory, Hub id or tokenizer; by default the one of `text`.
             dtype: of the loaded weights; "auto" keeps theirs, the language model's where they differ.
             config: fields of `GranulonConfig`, and `chat_template=`, `turn_end=`, `controller=` for the parts around

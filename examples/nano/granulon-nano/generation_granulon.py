@@ -1,10 +1,17 @@
 """Generation that decides the level first and pays only for the slots that this level uses."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from .configuration_granulon import GranulonConfig
@@ -82,10 +89,10 @@ class GranulonGenerationMixin(GenerationMixin):
     def generate(
         self,
         inputs: torch.Tensor | None = None,
-        generation_config: Any = None,
-        logits_processor: Any = None,
-        stopping_criteria: Any = None,
-        prefix_allowed_tokens_fn: Any = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        prefix_allowed_tokens_fn: Callable[[int, torch.Tensor], list[int]] | None = None,
         synced_gpus: bool | None = None,
         assistant_model: PreTrainedModel | None = None,
         streamer: BaseStreamer | None = None,
