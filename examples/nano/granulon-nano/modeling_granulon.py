@@ -578,14 +578,14 @@ class GranulonModel(GranulonPreTrainedModel):
         kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """
-        In training, and wherever no cache is wanted, empty slots are left out. Their hidden states come back as zeros;
-        nothing reads them. (`generate` leaves them out itself.)
+        In training, and wherever no cache is wanted, empty slots and padding are left out. Their hidden states come
+        back as zeros; nothing reads them. (`generate` leaves slots out itself.)
         """
         is_watched = any(kwargs.get(name) for name in ("use_cache", "output_hidden_states", "output_attentions"))
         is_free = self.training or kwargs.get("use_cache") is False
         is_compiling, order = torch.compiler.is_compiling(), None
         if slots is not None and past_key_values is None and is_free and not (is_watched or is_compiling):
-            order = flush(slots.is_used | ~slots.is_visual, "left")
+            order = flush(attention_mask.bool(), "left")
         if order is None or order.shape[1] == inputs_embeds.shape[1]:
             return self.language_model(
                 inputs_embeds=inputs_embeds,
