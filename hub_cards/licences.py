@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from granulon.modeling_granulon.configuration_granulon import GranulonConfig
 from granulon.modeling_granulon.encoders_granulon import ENCODERS
 
 from .foreign import one_line
@@ -53,13 +54,12 @@ def is_hub_id(name: Any) -> bool:
 
 
 def licences_of_parts(
-    config: Any, base_models: Iterable[str] = (), parts: dict[str, str] | None = None
+    config: GranulonConfig, base_models: Iterable[str] = (), parts: dict[str, str] | None = None
 ) -> list[PartLicence]:
     """
     The terms of vision encoder and language model.
 
     Args:
-        config: a `GranulonConfig`.
         base_models: Hub ids that the weights may come from, where the config does not say.
         parts: origins by `vision_encoder` and `language_model`, a Hub id or `scratch`, in place of what the config
             says.

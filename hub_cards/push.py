@@ -31,6 +31,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from transformers import PreTrainedModel
+
 from .cards import render_directory
 from .foreign import one_line, read_metadata
 from .plan import PushPlan, matches, plan_push
@@ -166,7 +168,7 @@ def push_in_background(
 
 
 def push_pretrained(
-    model: Any,
+    model: PreTrainedModel,
     repo_id: str,
     *,
     commit_message: str | None = None,
@@ -175,7 +177,7 @@ def push_pretrained(
     token: bool | str | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    max_shard_size: int | str | None = "50GB",
+    max_shard_size: int | str = "50GB",
     tags: list[str] | None = None,
 ) -> Any:
     """

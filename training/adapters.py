@@ -20,6 +20,7 @@ from granulon.hub_cards import write_card
 from granulon.hub_cards.checkpoint import log_of_merged, read_log, write_log
 from granulon.hub_cards.weights import check_no_pickles, find_damage
 from granulon.modeling_granulon import GranulonForConditionalGeneration
+from granulon.processing import GranulonProcessor
 
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,9 @@ def _check_model(model: Any) -> None:
         )
 
 
-def save_adapter(model: PeftModel, directory: str | Path, processor: Any, base: str | None = None) -> None:
+def save_adapter(
+    model: PeftModel, directory: str | Path, processor: GranulonProcessor, base: str | None = None
+) -> None:
     """
     Write an adapter with processor and card, so that the Auto classes load the directory.
 
@@ -143,7 +146,9 @@ def save_adapter(model: PeftModel, directory: str | Path, processor: Any, base: 
     write_card(directory)
 
 
-def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None, dtype: Any = "auto") -> Path:
+def merge_adapter(
+    adapter: str | Path, out: str | Path, base: str | None = None, dtype: str | torch.dtype = "auto"
+) -> Path:
     """
     Write a standalone model: the base with the adapter's update added to its weights and the adapter's connector in
     place of its own, with processor, code, card and training log. `out` is whole or absent.
@@ -172,7 +177,9 @@ def merge_adapter(adapter: str | Path, out: str | Path, base: str | None = None,
     return Path(out)
 
 
-def load_adapted(adapter: str | Path, base: str | None = None, dtype: Any = "auto") -> tuple[PeftModel, Any]:
+def load_adapted(
+    adapter: str | Path, base: str | None = None, dtype: str | torch.dtype = "auto"
+) -> tuple[PeftModel, GranulonProcessor]:
     """
     The base model with its adapter, in eval mode, and the processor: the adapter's own, or else the base's.
 
@@ -216,7 +223,7 @@ def load_adapted(adapter: str | Path, base: str | None = None, dtype: Any = "aut
     return PeftModel.from_pretrained(model, str(adapter)).eval(), processor
 
 
-def _load_processor(adapter: str | Path, base: str) -> Any:
+def _load_processor(adapter: str | Path, base: str) -> GranulonProcessor:
     try:
         return AutoProcessor.from_pretrained(adapter)
     except (OSError, ValueError):
@@ -239,7 +246,7 @@ def base_fingerprint(model: Any) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def _difference(own: Any, other: Any, levels: list[dict[str, Any]]) -> str | None:
+def _difference(own: GranulonProcessor, other: GranulonProcessor, levels: list[dict[str, Any]]) -> str | None:
     """Where the adapter's processor contradicts the base model's."""
     if own.levels != levels:
         return f"the adapter was trained with the levels {own.levels}, the base model has {levels}"

@@ -1,10 +1,9 @@
 """Granulon's own loss terms: contributions of visual tokens (paper Eq. 2-3), and the controller's labels."""
 
-from typing import Any
-
 import torch
 from torch import nn
 
+from granulon.modeling_granulon.configuration_granulon import GranulonConfig
 from granulon.modeling_granulon.granularity_granulon import question_mask
 from granulon.modeling_granulon.slots_granulon import run_starts
 
@@ -12,7 +11,7 @@ from granulon.modeling_granulon.slots_granulon import run_starts
 _HASH_BASE = 1_000_003
 
 
-def question_keys(config: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def question_keys(config: GranulonConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """
     `(batch_size,)` int64, one number for each question, equal where the token ids of two questions are equal and
     (but for a chance of about 2^-64) only there; -1 for rows without an image.
@@ -24,7 +23,7 @@ def question_keys(config: Any, input_ids: torch.Tensor, attention_mask: torch.Te
     return torch.where(count_images(config, input_ids) > 0, terms.sum(1), -1)
 
 
-def count_images(config: Any, input_ids: torch.Tensor) -> torch.Tensor:
+def count_images(config: GranulonConfig, input_ids: torch.Tensor) -> torch.Tensor:
     """`(batch_size,)`: the images of each row, counted by their runs of `<image>` slots."""
     return run_starts(input_ids.eq(config.image_token_id)).sum(1)
 

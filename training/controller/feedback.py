@@ -30,6 +30,7 @@ from transformers import AutoProcessor
 from granulon.evaluation.intervals import bootstrap_interval
 from granulon.files import check_new, new_directory
 from granulon.modeling_granulon import GranulonForConditionalGeneration
+from granulon.processing import GranulonProcessor
 from granulon.training.collator import GranulonDataCollator
 from granulon.training.data import load_training_data
 
@@ -59,7 +60,12 @@ class LevelScores:
 
 
 @torch.no_grad()
-def score_levels(model: Any, processor: Any, rows: Iterable[dict[str, Any]], batch_size: int = 8) -> LevelScores:
+def score_levels(
+    model: GranulonForConditionalGeneration,
+    processor: GranulonProcessor,
+    rows: Iterable[dict[str, Any]],
+    batch_size: int = 8,
+) -> LevelScores:
     """
     Score every sample at every level: one forward pass for each, on the model's device and in its dtype.
 
@@ -249,8 +255,8 @@ def fit_ranking(
 
 
 def learn_from_feedback(
-    model: Any,
-    processor: Any,
+    model: GranulonForConditionalGeneration,
+    processor: GranulonProcessor,
     train_rows: Iterable[dict[str, Any]],
     eval_rows: Iterable[dict[str, Any]] | None = None,
     *,
@@ -320,7 +326,7 @@ def train_from_feedback(
     data: str | Path,
     *,
     max_rows: int | None = None,
-    dtype: Any = "auto",
+    dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     report: Callable[[str], None] = lambda line: None,
     **learning: Any,

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.hub import cached_file
 from transformers.utils.quantization_config import GgufConfig
 
 
-def load_first_block(source: str, config: Any, dtype: Any = "auto", **gguf: Any) -> Any:
+def load_first_block(
+    source: str, config: PreTrainedConfig, dtype: str | torch.dtype = "auto", **gguf: str
+) -> PreTrainedModel:
     """
     A causal language model that ends after its first block, its output embeddings tied to the input ones. Of
     safetensors, only the shards that hold these weights are opened (or downloaded), and only these weights are read;

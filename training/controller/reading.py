@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from transformers import AutoConfig, AutoProcessor, DINOv3ViTConfig, DINOv3ViTModel
+from transformers import AutoConfig, AutoProcessor, DINOv3ViTConfig, DINOv3ViTModel, PreTrainedTokenizerBase
 
 from granulon.backbones import LANGUAGE_MODELS, compose, resolve_text_source
 from granulon.chats import chat_inputs
 from granulon.modeling_granulon import GranulonForConditionalGeneration, GranulonModel
-from granulon.modeling_granulon.configuration_granulon import DEFAULT_LEVELS
+from granulon.modeling_granulon.configuration_granulon import DEFAULT_LEVELS, GranulonConfig
 from granulon.processing import GranulonImageProcessorPil, GranulonProcessor
 
 from .first_block import load_first_block
@@ -42,8 +42,8 @@ def open_reader(
     source: str | Path,
     *,
     levels: Sequence[str] | None = None,
-    tokenizer: Any = None,
-    dtype: Any = "auto",
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    dtype: str | torch.dtype = "auto",
     chat_template: str | None = None,
     turn_end: str | list[str] | None = None,
     controller_hidden_size: int | None = None,
@@ -105,7 +105,7 @@ def open_reader(
     return reader
 
 
-def _reader_of_granulon(where: str, config: Any, dtype: Any) -> QuestionReader:
+def _reader_of_granulon(where: str, config: GranulonConfig, dtype: str | torch.dtype) -> QuestionReader:
     processor = AutoProcessor.from_pretrained(where)
     names = list(config.level_names)
     text_model = config.text_config._name_or_path or Path(where).name

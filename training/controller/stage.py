@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 import transformers
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from granulon.backbones import fingerprint_first_block, resolve_text_source
 from granulon.evaluation.granularity import measure_agreement
@@ -34,8 +34,8 @@ def train_controller(
     corpus: str | Path | None = None,
     heldout: str | Path | None = None,
     levels: Sequence[str] | None = None,
-    tokenizer: Any = None,
-    dtype: Any = "auto",
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    dtype: str | torch.dtype = "auto",
     chat_template: str | None = None,
     turn_end: str | list[str] | None = None,
     controller_hidden_size: int | None = None,

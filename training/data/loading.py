@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset, IterableDataset
 from tqdm import tqdm
 
+from granulon.processing import GranulonProcessor
 from granulon.processing.images_granulon import MAX_IMAGE_PIXELS
 
 from .faults import BadRowError, BadRows, Policy, shorten
@@ -70,7 +71,7 @@ def load_training_data(
     on_bad_row: Literal["error", "skip"] = "error",
     max_bad_rows: int | None = None,
     check_images: bool = True,
-    processor: Any = None,
+    processor: GranulonProcessor | None = None,
 ) -> TrainingData:
     """
     Read training data of any supported form.
@@ -121,7 +122,7 @@ def _check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"`{name}` is {value!r}, expected one of {list(choices)}.")
 
 
-def _model_settings(processor: Any) -> dict[str, Any]:
+def _model_settings(processor: GranulonProcessor | None) -> dict[str, Any]:
     """What a `RowReader` has of the model's processor."""
     if processor is None:
         return {}
