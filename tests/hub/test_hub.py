@@ -16,6 +16,7 @@ from test_trl_peft import make_rows
 from tiny import make_granulon, make_image
 
 from granulon import GranulonForConditionalGeneration
+from granulon.chats import chat_inputs
 from granulon.training.adapters import lora_config, save_adapter
 
 
@@ -147,14 +148,7 @@ def run(script: str, work: Path, hub: MiniHub, home: str, *flags: str) -> None:
 
 
 def answer(model: Any, processor: Any) -> str:
-    content = [{"type": "image", "image": make_image(1)}, {"type": "text", "text": "What is it?"}]
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
-    )
+    inputs = chat_inputs(processor, "What is it?", make_image(1))
     output = model.generate(**inputs, **GENERATION)[0, inputs["input_ids"].shape[1] :]
     return processor.decode(output, skip_special_tokens=True)
 

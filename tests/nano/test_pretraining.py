@@ -7,6 +7,7 @@ from pretrain_encoder import make_encoder
 from pretrain_language import LEVELS, PackedReader, Pictures, make_language_model, make_tokenizer, word_tokens
 
 from granulon import GranulonForConditionalGeneration
+from granulon.chats import chat_inputs
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +33,7 @@ def test_packed_logits_are_those_of_ordinary_prompts(parts):
         image = Image.fromarray(item["pixels"].numpy())
         for _, answer, row in item["branches"]:
             levels.add(row["granularity"])
-            content = [{"type": "image", "image": image}, {"type": "text", "text": row["question"]}]
-            inputs = processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                add_generation_prompt=True,
-                processor_kwargs={"granularity": row["granularity"]},
-            )
+            inputs = chat_inputs(processor, row["question"], image, granularity=row["granularity"])
             input_ids = torch.cat([inputs["input_ids"], torch.tensor([answer])], dim=1)
             output = model(
                 input_ids=input_ids,

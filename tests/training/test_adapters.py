@@ -12,6 +12,7 @@ from tiny import make_granulon, make_image
 
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from granulon.chats import chat_inputs
 from granulon.cli import main
 from granulon.hub_cards import check_card
 from granulon.training import adapters
@@ -102,14 +103,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @torch.no_grad()
 def ask(model: Any, processor: Any) -> dict[str, torch.Tensor]:
-    content = [{"type": "image", "image": make_image(1)}, {"type": "text", "text": "Which letters are these?"}]
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
-    )
+    inputs = chat_inputs(processor, "Which letters are these?", make_image(1))
     core = model.get_base_model() if isinstance(model, PeftModel) else model
     return {
         "logits": model(**inputs).logits.float(),
