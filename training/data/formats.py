@@ -1,7 +1,7 @@
 """
 The formats of a row: one line of `FORMATS`, and one function that finds the turns of a chat in a row.
 
-To add a format, write both, and a line in the table of docs/training.md; tests/training/test_data_formats.py has an
+To add a format, write both, and a line in the table of docs/training.md; tests/training/data/test_formats.py has an
 example of every format. A row is a mapping from names of columns to whatever values there are: say what is wrong with
 it by a `BadRowError`. Images, texts, the order of turns and granularity are looked after for all formats in `rows.py`.
 """

@@ -15,7 +15,7 @@ from granulon.training.data.formats import formats_named
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
 READ = [("user", ["[image]", "What is it?"]), ("assistant", ["A dog."])]
 EXAMPLES = {  # by the name of the format
     "llava": {
