@@ -124,5 +124,5 @@ def _check_number(name: str, value: Any, least: float, below: float = math.inf) 
         raise TypeError(f"`{name}` is {value!r}, a {type(value).__name__}, expected a number.")
     if not least <= value < below:  # NaN is neither
         bounds = "above 0" if least == math.ulp(0) else f"of at least {least:g}"
-        bounds += "" if below == math.inf else f" and below {below:g}"
+        bounds += "" if below == math.inf else f" and below {below:,}"
         raise ValueError(f"`{name}` is {value}, expected a finite number {bounds}.")
