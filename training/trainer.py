@@ -169,8 +169,11 @@ class GranulonSFTTrainer(SFTTrainer):
         inputs = dict(inputs)
         labels, row_ids = inputs.pop("granularity_labels", None), inputs.pop("row_ids", None)
         core, is_training = base_of(self.accelerator.unwrap_model(model)).base_model, self.model.training
-        with self.loss_terms.observe(core, inputs, labels) as batch:
-            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # what makes TRL build full logits wants all positions
+        is_whole = return_outputs or self.compute_loss_func is not None or self.label_smoother is not None
+        scoring = contextlib.nullcontext(inputs) if is_whole else _scoring_labels_only(core, inputs)
+        with self.loss_terms.observe(core, inputs, labels) as batch, scoring as scored:
+            result = super().compute_loss(model, scored, return_outputs, num_items_in_batch)
         task = result[0] if return_outputs else result
         if not is_training:
             loss, _ = self.loss_terms.add_to(task, batch)
@@ -475,6 +478,33 @@ class GranulonSFTTrainer(SFTTrainer):
             },
         }
         return {**run, **self.provenance}
+
+
+@contextlib.contextmanager
+def _scoring_labels_only(model: Any, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """
+    Let the head see only the positions that predict a label, in one row: the others have no loss, and the head costs
+    as much as the vocabulary is large. (TRL leaves them out by itself where Triton runs, but not on a CPU.)
+
+    Args:
+        model: the `GranulonModel`.
+
+    Yields:
+        `inputs` with `shift_labels` `(1, num_labels)` in place of `labels`.
+    """
+    following = inputs["labels"][:, 1:]
+    is_label = following != -100  # (batch_size, num_tokens - 1)
+
+    def keep(module: Any, args: tuple, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[:, :-1][is_label][None]
+        return output
+
+    handle = model.register_forward_hook(keep)
+    try:
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        yield {**rest, "shift_labels": following[is_label][None]}
+    finally:
+        handle.remove()
 
 
 class _StepCallback(TrainerCallback):

@@ -8,11 +8,12 @@ from subprocess import run
 
 import pytest
 import torch
+import trl
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
 from tiny import make_image
 from training_tools import logged, make_rows, make_tame_granulon, make_trainer, parameters_of
-from trl import SFTConfig
+from trl import SFTConfig, SFTTrainer
 
 from granulon import GranulonSFTTrainer
 from granulon.training.loss_terms import Term
@@ -75,6 +76,39 @@ def test_accumulation_changes_nothing(tmp_path: Path, contribution: str):
     assert queue_a.keys.tolist() == queue_b.keys.tolist()
     for name, value in parameters_a.items():
         torch.testing.assert_close(value, parameters_b[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_the_head_scores_labels_only_and_the_step_is_that_of_all_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation_checkpointing: bool
+):
+    """Beside TRL's own loss, which scores every position on a CPU."""
+    kernel, results = trl.trainer.utils._ChunkedLogProbFunction, []
+    scored: list[int] = []
+    apply = kernel.apply
+    monkeypatch.setattr(kernel, "apply", lambda hidden, *args: scored.append(len(hidden)) or apply(hidden, *args))
+    for is_stock in (False, True):
+        scored.clear()
+        trainer = make_trainer(
+            tmp_path,
+            contribution="none",
+            activation_checkpointing=activation_checkpointing,
+            controller_loss_weight=0.0,
+        )
+        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        inputs = {name: value for name, value in inputs.items() if name not in ("granularity_labels", "row_ids")}
+        trainer.model.train()
+        trainer.current_gradient_accumulation_steps = 1
+        loss = (SFTTrainer if is_stock else GranulonSFTTrainer).compute_loss(trainer, trainer.model, dict(inputs))
+        loss.backward()
+        gradients = {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+        results.append((loss.detach(), gradients, scored[0]))
+    (loss, gradients, num_scored), (expected_loss, expected, num_all) = results
+    assert num_scored == int((inputs["labels"][:, 1:] != -100).sum()) < num_all
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=0)
+    assert gradients.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()), msg=name)
 
 
 def test_a_new_term_is_a_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
