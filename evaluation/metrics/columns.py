@@ -1,6 +1,7 @@
 """What a metric's columns may hold: each cell is checked, since `evaluate` looks at the first row only."""
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -25,9 +26,10 @@ class Column(NamedTuple):
     def _cell(self, name: str, row: int, value: Any) -> Any:
         try:
             return self.accept(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             reason = f" ({error})" if str(error) else ""
-            raise type(error)(
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
                 f"`{name}[{row}]` is {_described(value)}; expected {self.expected}{reason}. "
                 "Mend the row or leave it out of every column."
             ) from None
@@ -41,6 +43,8 @@ def _described(value: Any) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
+    if re.search("[\ud800-\udfff]", value):
+        raise ValueError("it holds half of a surrogate pair, which UTF-8 cannot write")
     return value
 
 
@@ -60,8 +64,8 @@ def _texts(value: Any) -> list[str]:
 def _index(value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError
-    if value.__index__() < 0:
-        raise ValueError("it is negative")
+    if not 0 <= value.__index__() < 2**63:
+        raise ValueError("it is negative" if value.__index__() < 0 else "it is out of range")
     return value.__index__()
 
 

@@ -95,6 +95,7 @@ def test_hostile_rows_are_refused_and_leave_the_metric_usable(name: str):
             TypeError,
             r"`predictions\[1\]` is 3 \(int\); expected a str",
         ),
+        (good | {"predictions": [good["predictions"][0], "\ud800"]}, ValueError, r"`predictions\[1\]`.*surrogate"),
         (good | {"predictions": "A"}, TypeError, "`predictions` is 'A'.*expected a list"),
         (good | {"references": None}, ValueError, "without `references` it cannot"),
         (good | {"references": [math.nan] * 2}, (TypeError, ValueError), r"`references\[0\]` is nan"),
@@ -113,6 +114,7 @@ def test_hostile_rows_are_refused_and_leave_the_metric_usable(name: str):
     ("name", "changes", "message"),
     [
         ("acc_iou", {"references": [[0, 0, 2], [0, 0, 1, 1]]}, r"`references\[0\]`.*3 numbers"),
+        ("acc_iou", {"references": [[0, 0, 1, 10**400], [0, 0, 1, 1]]}, r"`references\[0\]`.*too large"),
         ("acc_iou", {"references": [[0, 0, math.inf, 1], [0, 0, 1, 1]]}, "not all of them are finite"),
         (
             "acc_iou",
@@ -136,6 +138,7 @@ def test_hostile_rows_are_refused_and_leave_the_metric_usable(name: str):
         ("mmvp", {"references": [0, 2]}, "two options, 0 and 1"),
         ("multiple_choice", {"references": [0, 3]}, r"`references\[1\]` is 3, but `choices\[1\]` has 3 options"),
         ("multiple_choice", {"references": [0, -1]}, "negative"),
+        ("multiple_choice", {"references": [0, 2**64]}, "out of range"),
         ("multiple_choice", {"choices": [list(map(str, range(27)))] * 2}, "more than letters"),
         ("multiple_choice", {"form": "number"}, "letter, first_character, text"),
         ("pope", {"references": ["yes", "maybe"]}, r"`references\[1\]` is 'maybe'; POPE's labels are yes and no"),
