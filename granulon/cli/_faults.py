@@ -59,10 +59,10 @@ def find_damage(directory: Path) -> str | None:
             if path.suffix == ".jinja":
                 path.read_text("utf-8")
             if path.suffix == ".safetensors":
-                from safetensors import safe_open
+                from granulon.hub_cards.weights import find_damage as find_damage_of_weights
 
-                with safe_open(path, "pt"):
-                    pass
+                if fault := find_damage_of_weights(path):
+                    return one_line(fault)
         except Exception as error:  # of whatever kind the reader raises
             return f"{path} is damaged ({one_line(str(error))})."
     return None
