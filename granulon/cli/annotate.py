@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ._libraries import needs_extra
 from ._types import JSON, refuse_options
 
 
@@ -51,7 +52,7 @@ Exit status: 0 all annotated, 1 some failed or the run was stopped, 2 a wrong co
     help="One level; repeat from coarse to fine. The four if left out.",
 )
 @click.option("--requests-per-minute", type=float, default=60.0, help="At most.")
-@click.option("--timeout", type=float, default=60.0, help="Seconds per request.")
+@click.option("--timeout", type=float, default=60.0, help="Seconds per request, to the end of its reply.")
 @click.option(
     "--max-retries",
     type=int,
@@ -65,7 +66,8 @@ Exit status: 0 all annotated, 1 some failed or the run was stopped, 2 a wrong co
     "--max-cost",
     type=float,
     metavar="DOLLARS",
-    help="Start without asking if the estimate is at most this, else refuse; a run stops where it is spent.",
+    help="Start without asking if the estimate is at most this, else refuse; a run stops before a request that would "
+    "exceed it.",
 )
 @click.option("--yes", is_flag=True, help="Start without asking.")
 @click.option(
@@ -97,15 +99,16 @@ def command(
     try:
         if level:
             options["levels"] = parse_levels(level)
-        num_annotated, num_failed = annotate_file(
-            questions,
-            output,
-            max_cost=max_cost,
-            cache=None if no_cache else cache.expanduser(),
-            confirm=lambda: yes or (sys.stdin.isatty() and click.confirm("start?")),
-            report=click.echo,
-            **options,
-        )
+        with needs_extra("chat"):
+            num_annotated, num_failed = annotate_file(
+                questions,
+                output,
+                max_cost=max_cost,
+                cache=None if no_cache else cache.expanduser(),
+                confirm=lambda: yes or (sys.stdin.isatty() and click.confirm("start?")),
+                report=click.echo,
+                **options,
+            )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except NotStarted as error:

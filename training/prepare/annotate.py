@@ -10,27 +10,58 @@ The output is a corpus that `granulon.training.granularity_corpus.load_corpus` r
 reason, is resumed by the same command.
 """
 
-import email.message
-import hashlib
-import http.client
 import json
 import os
-import random
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from granulon.files import new_file
+from granulon.chat_client import (
+    KNOWN_PRICES,
+    AttemptFailed,
+    Budget,
+    ChatEndpoint,
+    MalformedReply,
+    NotStarted,
+    Price,
+    RunStopped,
+    read_json,
+)
+from granulon.chat_runs import (
+    MAX_CONSECUTIVE_FAILURES,
+    JsonCache,
+    ask_each,
+    failed_path,
+    fingerprint,
+    numbered_lines,
+    whole_lines,
+)
 from granulon.training.granularity_corpus import parse_example, validate_weights
 
+
+__all__ = [
+    "DEFAULT_CACHE",
+    "DEFAULT_LEVELS",
+    "KNOWN_PRICES",
+    "MAX_CONSECUTIVE_FAILURES",
+    "AnnotationCache",
+    "AttemptFailed",
+    "ChatEndpoint",
+    "NotStarted",
+    "Price",
+    "RunStopped",
+    "annotate",
+    "annotate_file",
+    "ask_weights",
+    "build_prompt",
+    "estimate_tokens",
+    "failed_path",
+    "fingerprint",
+    "parse_levels",
+    "parse_reply",
+    "read_done",
+    "read_questions",
+]
 
 DEFAULT_LEVELS = {
     "coarse": "the whole scene: place, mood, weather, event, kind of image, overall caption, phase of a procedure",
@@ -38,34 +69,7 @@ DEFAULT_LEVELS = {
     "fine": "one object's attribute, part or state: colour, material, shape, expression, open or closed, damaged",
     "finest": "text, digits and readings, and the count of tiny things such as stitches, petals or buttons",
 }
-# US dollars per million tokens, (input, output), as published when this was written. Other models: --price-*.
-KNOWN_PRICES = {"gpt-4o": (2.50, 10.00)}
-MAX_CONSECUTIVE_FAILURES = 5  # then something is wrong with the endpoint rather than with a question
-LONGEST_WAIT = 120.0  # seconds between two attempts
 DEFAULT_CACHE = Path.home() / ".cache" / "granulon" / "annotations"
-
-
-class RunStopped(RuntimeError):
-    """Going on with other questions would not help: the endpoint refuses us, or the money is spent."""
-
-
-class NotStarted(RunStopped):
-    """Nothing was asked: it would cost too much, or nobody agreed to the cost."""
-
-
-class AttemptFailed(Exception):
-    """
-    A request, or all requests for one question, gave no answer. `wait` is how many seconds the server asks us to wait,
-    `tokens` the input and output tokens spent in vain.
-    """
-
-    def __init__(
-        self, reason: str, wait: float = 0.0, is_worth_retrying: bool = True, tokens: tuple[int, int] = (0, 0)
-    ):
-        super().__init__(reason)
-        self.wait = wait
-        self.is_worth_retrying = is_worth_retrying
-        self.tokens = tokens
 
 
 def build_prompt(levels: dict[str, str]) -> str:
@@ -91,152 +95,27 @@ def parse_reply(reply: str, level_names: Sequence[str]) -> tuple[float, ...]:
         ValueError: the reply is not one JSON object with exactly the levels as keys and weights that sum to 1.
     """
     try:
-        record = json.loads(reply)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the reply is not JSON ({error.msg} at column {error.colno})") from error
+        record = read_json(reply)
+    except ValueError as error:
+        raise ValueError(f"the reply is {error}") from error
     if not isinstance(record, dict) or set(record) != set(level_names):
         keys = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise ValueError(f"the reply must be a JSON object with the keys {list(level_names)}, but has {keys}")
     return validate_weights([record[name] for name in level_names], len(level_names))
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the API key to another host and turn the POST into a GET: report it instead."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
-
-
-@dataclass
-class ChatEndpoint:
-    """
-    An OpenAI-compatible chat endpoint with retries and a rate limit.
-
-    `backoff` is the first pause in seconds; it doubles with each attempt and grows by up to a quarter at random.
-    `body` is merged into each request; a null removes a key that we set ourselves (`temperature`, `response_format`).
-    """
-
-    base_url: str
-    model: str
-    api_key: str | None = None
-    timeout: float = 60.0
-    max_retries: int = 5
-    backoff: float = 1.0
-    requests_per_minute: float = 60.0
-    body: dict[str, Any] = field(default_factory=dict)
-    _next_request: float = field(default=0.0, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        address = urllib.parse.urlsplit(self.base_url)
-        if address.scheme not in ("http", "https") or not address.netloc:
-            raise ValueError(f"`base_url` is {self.base_url!r}, expected an address such as http://localhost:8000/v1.")
-        for name in ("requests_per_minute", "timeout"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be above 0.")
-        for name in ("max_retries", "backoff"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least 0.")
-
-    def complete(self, messages: list[dict[str, str]]) -> tuple[str, dict[str, int]]:
-        """
-        The reply to a conversation, and the token usage that the server reports ({} if none).
-
-        Raises:
-            AttemptFailed: no reply, after all retries.
-            RunStopped: the server refuses us (key, address or model).
-        """
-        for attempt in range(self.max_retries + 1):
-            try:
-                return self._request(messages)
-            except AttemptFailed as failure:
-                if not failure.is_worth_retrying:
-                    raise
-                if attempt == self.max_retries:
-                    raise AttemptFailed(f"{failure} ({attempt + 1} attempts)") from failure
-                pause = self.backoff * 2**attempt * (1 + random.random() / 4)
-                time.sleep(min(max(pause, failure.wait), LONGEST_WAIT))
-        raise AssertionError("the last attempt returns or raises")
-
-    def _request(self, messages: list[dict[str, str]]) -> tuple[str, dict[str, int]]:
-        body = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": 0,
-            "response_format": {"type": "json_object"},
-        } | self.body
-        request = urllib.request.Request(
-            f"{self.base_url.rstrip('/')}/chat/completions",
-            data=json.dumps({key: value for key, value in body.items() if value is not None}).encode(),
-            headers={"Content-Type": "application/json"}
-            | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}),
-        )
-        self._wait_for_turn()
-        try:
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout) as response:
-                content = response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                reason = f"HTTP {error.code} from {request.full_url}: {_excerpt(error.read())}"
-                if error.code in (408, 429) or error.code >= 500:
-                    raise AttemptFailed(reason, _retry_after(error.headers)) from error
-            if error.code in (400, 413, 422):  # may be this question's fault, such as a content filter
-                raise AttemptFailed(reason, is_worth_retrying=False) from error
-            raise RunStopped(f"{reason}. Check --base-url, --model and the API key.") from error
-        except (OSError, http.client.HTTPException) as error:  # time-outs, refused or broken connections, DNS
-            raise AttemptFailed(f"{type(error).__name__}: {error}") from error
-        try:
-            record = json.loads(content)
-            reply = record["choices"][0]["message"]["content"]
-            usage = record.get("usage") or {}
-            assert isinstance(reply, str) and isinstance(usage, dict)
-        except (ValueError, LookupError, TypeError, AssertionError) as error:
-            raise AttemptFailed(f"the server's answer holds no chat reply: {_excerpt(content)}") from error
-        return reply, {key: value for key, value in usage.items() if isinstance(value, int)}
-
-    def _wait_for_turn(self) -> None:
-        now = time.monotonic()
-        if now < self._next_request:
-            time.sleep(self._next_request - now)
-        self._next_request = max(now, self._next_request) + 60 / self.requests_per_minute
-
-
-class AnnotationCache:
-    """Weights on disk by model, prompt and question, one file each, so that no answer is paid for twice."""
-
-    def __init__(self, folder: Path | None):
-        self.folder = folder
+class AnnotationCache(JsonCache):
+    """Weights on disk by model, prompt and question, so that no answer is paid for twice."""
 
     def get(self, model: str, prompt: str, question: str, num_levels: int) -> tuple[float, ...] | None:
-        if self.folder is None:
-            return None
+        record = super().get([model, prompt, question])
         try:
-            record = json.loads(self._path(model, prompt, question).read_text("utf-8"))
             return validate_weights(record["weights"], num_levels)
-        except (OSError, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             return None  # absent, or damaged: ask again
 
     def put(self, model: str, prompt: str, question: str, weights: Sequence[float]) -> None:
-        if self.folder is None:
-            return
-        with new_file(self._path(model, prompt, question)) as file:
-            json.dump({"model": model, "question": question, "weights": list(weights)}, file)
-
-    def _path(self, model: str, prompt: str, question: str) -> Path:
-        key = hashlib.sha256(json.dumps([model, prompt, question]).encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.json"
-
-
-@dataclass
-class Price:
-    """US dollars per million tokens; None where unknown."""
-
-    input: float | None
-    output: float | None
-
-    def of(self, input_tokens: int, output_tokens: int) -> float | None:
-        if self.input is None or self.output is None:
-            return None
-        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+        super().put([model, prompt, question], {"model": model, "question": question, "weights": list(weights)})
 
 
 def estimate_tokens(prompt: str, questions: Sequence[str], num_levels: int) -> tuple[int, int]:
@@ -247,7 +126,12 @@ def estimate_tokens(prompt: str, questions: Sequence[str], num_levels: int) -> t
 
 
 def ask_weights(
-    endpoint: ChatEndpoint, prompt: str, level_names: Sequence[str], question: str, max_malformed: int = 2
+    endpoint: ChatEndpoint,
+    prompt: str,
+    level_names: Sequence[str],
+    question: str,
+    max_malformed: int = 2,
+    budget: Budget | None = None,
 ) -> tuple[tuple[float, ...], int, int]:
     """
     The weights of one question, and the input and output tokens spent. A malformed reply is sent back with what is
@@ -255,32 +139,32 @@ def ask_weights(
 
     Raises:
         AttemptFailed: no reply, or none that is well-formed.
-        RunStopped: the server refuses us.
+        RunStopped: the server refuses us, or `budget` is spent.
     """
     messages = [
         {"role": "system", "content": prompt},
         {"role": "user", "content": json.dumps({"question": question}, ensure_ascii=False)},
     ]
-    spent = [0, 0]
+    budget = Budget(Price(None, None)) if budget is None else budget
+    before = budget.tokens
     for attempt in range(max_malformed + 1):
         try:
-            reply, usage = endpoint.complete(messages)
+            reply, _ = endpoint.complete(messages, budget)
         except AttemptFailed as failure:
-            failure.tokens = (spent[0], spent[1])
+            failure.tokens = _difference(budget.tokens, before)
             raise
-        spent[0] += usage.get("prompt_tokens", sum(len(message["content"]) // 4 for message in messages))
-        spent[1] += usage.get("completion_tokens", len(reply) // 4)
         try:
-            return parse_reply(reply, level_names), spent[0], spent[1]
+            return parse_reply(reply, level_names), *_difference(budget.tokens, before)
         except ValueError as error:
+            reason = endpoint.redact(str(error))
             if attempt == max_malformed:
-                raise AttemptFailed(
-                    f"{error} ({attempt + 1} replies, the last: {_excerpt(reply.encode())})",
-                    tokens=(spent[0], spent[1]),
-                ) from error
+                raise MalformedReply(
+                    f"{reason} ({attempt + 1} replies, the last: {endpoint.excerpt(reply)})",
+                    tokens=_difference(budget.tokens, before),
+                ) from None
             messages += [
                 {"role": "assistant", "content": reply},
-                {"role": "user", "content": f"This is not valid: {error}. Reply with the JSON object alone."},
+                {"role": "user", "content": f"This is not valid: {reason}. Reply with the JSON object alone."},
             ]
     raise AssertionError("the last attempt returns or raises")
 
@@ -294,21 +178,19 @@ def read_questions(path: Path) -> list[dict[str, str]]:
         ValueError: a broken line, with its number, or no question at all.
     """
     records: dict[str, dict[str, str]] = {}
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         if path.suffix not in (".jsonl", ".json"):
             records.setdefault(line.strip(), {"question": line.strip()})
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: this is not JSON ({error.msg} at column {error.colno})."
-            ) from error
+            record = read_json(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: this is {error}.") from error
         question = record.get("question") if isinstance(record, dict) else None
         if not isinstance(question, str) or not question.strip():
             raise ValueError(
                 f'{path}, line {number}: expected an object such as {{"question": "Is the door open?"}}, but got '
-                f"{_excerpt(line.encode())}."
+                f"{line if len(line) <= 200 else line[:200] + '...'!r}."
             )
         kept = {
             key: record[key] for key in ("question", "family", "task", "split") if isinstance(record.get(key), str)
@@ -329,16 +211,8 @@ def read_done(path: Path, num_levels: int, model: str, prompt_id: str) -> set[st
     Raises:
         ValueError: the file was made with another model, prompt or number of levels, or is damaged.
     """
-    if not path.exists():
-        return set()
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        print(f"{path}: dropping an incomplete last line", file=sys.stderr)
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
     done = set()
-    for number, line in _numbered_lines(path):
+    for number, line in whole_lines(path):
         try:
             done.add(parse_example(line, num_levels).question)
             origin = json.loads(line).get("model"), json.loads(line).get("prompt")
@@ -373,51 +247,31 @@ def annotate(
     """
     prompt, names = build_prompt(levels), list(levels)
     origin = {"model": endpoint.model, "prompt": fingerprint(prompt)}
-    num_annotated = num_failed = in_a_row = 0
-    spent = [0, 0]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        output.open("a", encoding="utf-8") as file,
-        tqdm(records, desc="annotating", unit="question", disable=None) as bar,
-    ):
-        for record in bar:
-            question = record["question"]
-            weights = cache.get(endpoint.model, prompt, question, len(names))
-            if weights is None:
-                cost = price.of(*spent)
-                if max_cost is not None and cost is not None and cost > max_cost:
-                    raise RunStopped(f"{cost:.2f} US dollars are spent, more than --max-cost {max_cost}.")
-                try:
-                    weights, *tokens = ask_weights(endpoint, prompt, names, question)
-                except AttemptFailed as failure:
-                    spent = [total + new for total, new in zip(spent, failure.tokens, strict=True)]
-                    with failed_path(output).open("a", encoding="utf-8") as failures:
-                        _append(failures, record | origin | {"reason": str(failure)})
-                    num_failed += 1
-                    in_a_row += 1
-                    if in_a_row == MAX_CONSECUTIVE_FAILURES:
-                        raise RunStopped(
-                            f"{in_a_row} questions in a row failed, the last with: {failure}."
-                        ) from failure
-                    continue
-                spent = [total + new for total, new in zip(spent, tokens, strict=True)]
-                in_a_row = 0
-                cache.put(endpoint.model, prompt, question, weights)
-            rounded = [round(weight, 6) for weight in weights]
-            _append(file, {"question": question, "weights": rounded} | record | origin)
-            num_annotated += 1
-            if (cost := price.of(*spent)) is not None:
-                bar.set_postfix(spent=f"${cost:.3f}", failed=num_failed)
-    return num_annotated, num_failed
+    budget = Budget(price, max_cost)
 
+    def line(record: dict[str, str], weights: Sequence[float]) -> dict[str, Any]:
+        return {"question": record["question"], "weights": [round(weight, 6) for weight in weights]} | record | origin
 
-def fingerprint(prompt: str) -> str:
-    """A short name of a prompt, saved with each annotation."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    def recall(record: dict[str, str]) -> dict[str, Any] | None:
+        weights = cache.get(endpoint.model, prompt, record["question"], len(names))
+        return None if weights is None else line(record, weights)
 
+    def ask(record: dict[str, str]) -> dict[str, Any]:
+        weights, *_ = ask_weights(endpoint, prompt, names, record["question"], budget=budget)
+        cache.put(endpoint.model, prompt, record["question"], weights)
+        return line(record, weights)
 
-def failed_path(output: Path) -> Path:
-    return output.with_name(f"{output.stem}.failed.jsonl")
+    counts = ask_each(
+        records,
+        output,
+        recall=recall,
+        ask=ask,
+        describe=lambda record: record | origin,
+        budget=budget,
+        name="annotating",
+        unit="question",
+    )
+    return counts.done, counts.failed
 
 
 def annotate_file(
@@ -491,10 +345,9 @@ def annotate_file(
     unknown = [
         record["question"] for record in todo if store.get(model, prompt, record["question"], len(levels)) is None
     ]
-    known = KNOWN_PRICES.get(model, (None, None))
-    price = Price(known[0] if price_input is None else price_input, known[1] if price_output is None else price_output)
+    budget = Budget(Price.known(model, price_input, price_output), max_cost)
     inputs, outputs = estimate_tokens(prompt, unknown, len(levels))
-    cost = price.of(inputs, outputs)
+    cost = budget.price.of(inputs, outputs)
     report(
         f"{len(records)} questions: {len(records) - len(todo)} already annotated, {len(todo) - len(unknown)} in the "
         f"cache, {len(unknown)} to ask {model} at {base_url}"
@@ -504,14 +357,10 @@ def annotate_file(
         + ("at an unknown price" if cost is None else f"about {cost:.2f} US dollars without retries")
         + f", at least {max(0, len(unknown) - 1) / requests_per_minute:.1f} minutes"
     )
-    if max_cost is not None:
-        if cost is None:
-            raise ValueError(f"--max-cost needs the price of {model}: give --price-input and --price-output.")
-        if cost > max_cost:
-            raise NotStarted(f"the estimate is above --max-cost {max_cost}.")
-    elif unknown and not confirm():
+    budget.check_estimate(model, inputs, outputs)
+    if max_cost is None and unknown and not confirm():
         raise NotStarted("--yes starts without asking, --max-cost up to an amount.")
-    return annotate(todo, output, endpoint, levels, store, price, max_cost)
+    return annotate(todo, output, endpoint, levels, store, budget.price, max_cost)
 
 
 def parse_levels(definitions: Sequence[str]) -> dict[str, str]:
@@ -530,28 +379,5 @@ def parse_levels(definitions: Sequence[str]) -> dict[str, str]:
     return levels
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number}: this is not UTF-8 ({error}). Save the file as UTF-8.") from error
-        if line.strip():
-            yield number, line
-
-
-def _append(file: Any, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
-
-
-def _retry_after(headers: email.message.Message) -> float:
-    try:
-        return max(0.0, float(headers.get("Retry-After", 0)))
-    except ValueError:  # a date: our own pause will do
-        return 0.0
-
-
-def _excerpt(content: bytes, limit: int = 200) -> str:
-    text = " ".join(content.decode("utf-8", "replace").split())
-    return repr(text if len(text) <= limit else f"{text[:limit]}...")
+def _difference(after: tuple[int, int], before: tuple[int, int]) -> tuple[int, int]:
+    return after[0] - before[0], after[1] - before[1]
