@@ -177,6 +177,27 @@ class ChatEndpoint:
             raise ValueError("`api_key` holds spaces, line ends or characters beyond ASCII, which no key has.")
         _import_openai()
 
+    @classmethod
+    def from_environment(
+        cls, base_url: str | None = None, model: str = "gpt-4o", api_key: str | None = None, **options: Any
+    ) -> "ChatEndpoint":
+        """
+        An endpoint whose address and key, where they are not given, are $OPENAI_BASE_URL and $OPENAI_API_KEY.
+
+        Raises:
+            ValueError: there is no address, or OpenAI's own without a key.
+        """
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+        if not base_url:
+            raise ValueError(
+                "there is no endpoint to ask. Give `base_url` or set OPENAI_BASE_URL: https://api.openai.com/v1 (with "
+                "OPENAI_API_KEY), or the address of a server of your own. Nothing else stands in for it."
+            )
+        endpoint = cls(base_url, model, (api_key or os.environ.get("OPENAI_API_KEY", "")).strip() or None, **options)
+        if endpoint.host == "api.openai.com" and not endpoint.api_key:
+            raise ValueError("api.openai.com answers nobody without a key. Set OPENAI_API_KEY, or ask another server.")
+        return endpoint
+
     @property
     def host(self) -> str:
         """Name and port of the server, without what else an address may hold."""

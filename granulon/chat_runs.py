@@ -85,20 +85,20 @@ def ask_each(
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a", encoding="utf-8") as file, tqdm(items, desc=name, unit=unit, disable=None) as bar:
         for item in bar:
-            line = recall(item)
-            if line is None:
-                try:
+            try:
+                line = recall(item)
+                if line is None:
                     line = ask(item)
-                except AttemptFailed as failure:
-                    with failed_path(output).open("a", encoding="utf-8") as failures:
-                        _append(failures, describe(item) | {"reason": str(failure)})
-                    counts.failed += 1
-                    counts.malformed += isinstance(failure, MalformedReply)
-                    in_a_row += 1
-                    if in_a_row == MAX_CONSECUTIVE_FAILURES:
-                        raise RunStopped(f"{in_a_row} {unit}s in a row failed, the last with: {failure}.") from failure
-                    continue
-                in_a_row = 0
+                    in_a_row = 0
+            except AttemptFailed as failure:
+                with failed_path(output).open("a", encoding="utf-8") as failures:
+                    _append(failures, describe(item) | {"reason": str(failure)})
+                counts.failed += 1
+                counts.malformed += isinstance(failure, MalformedReply)
+                in_a_row += 1
+                if in_a_row == MAX_CONSECUTIVE_FAILURES:
+                    raise RunStopped(f"{in_a_row} {unit}s in a row failed, the last with: {failure}.") from failure
+                continue
             _append(file, line)
             counts.done += 1
             if (cost := budget.cost) is not None:

@@ -11,7 +11,6 @@ reason, is resumed by the same command.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -328,10 +327,10 @@ def annotate_file(
         )
     if not isinstance(body, dict | None):
         raise ValueError(f"--body must be a JSON object, but is {body!r}.")
-    endpoint = ChatEndpoint(
+    endpoint = ChatEndpoint.from_environment(
         base_url,
         model,
-        api_key=(api_key or os.environ.get("OPENAI_API_KEY", "")).strip() or None,
+        api_key,
         timeout=timeout,
         max_retries=max_retries,
         backoff=backoff,
