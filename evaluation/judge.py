@@ -167,8 +167,9 @@ def judge_predictions(
         report: called with lines about what is to be done, with the scorer, and with the result.
 
     Returns:
-        `summarise_scores`'s result, with the `scorer` (model, host, prompt), `num_failed` (of them `num_malformed` by
-        their form), `num_empty` (answers without a part to score, not asked), `tokens` and `cost` of this run.
+        `summarise_scores`'s result, with the `scorer` (model, host, prompt, and a fingerprint of the endpoint's `body`
+        if it has one), `num_failed` (of them `num_malformed` by their form), `num_empty` (answers without a part to
+        score, not asked), `tokens` and `cost` of this run.
 
     Raises:
         ValueError: wrong arguments or rows, or an output that cannot be gone on with.
@@ -178,11 +179,9 @@ def judge_predictions(
     if instrument not in INSTRUMENTS:
         raise ValueError(f"`instrument` is {instrument!r}, expected one of {sorted(INSTRUMENTS)}.")
     chosen, output, rows = INSTRUMENTS[instrument], Path(output), _check_rows(rows)
-    scorer = {"model": endpoint.model, "host": endpoint.host, "prompt": chosen.version}
-    store, budget = (
-        JsonCache(None if cache is None else Path(cache)),
-        Budget(price or Price.known(endpoint.model), max_cost),
-    )
+    scorer = _scorer(endpoint, chosen)
+    store = JsonCache(None if cache is None else Path(cache))
+    budget = Budget(price or Price.known(endpoint.model), max_cost)
     predictions = {row["id"]: row["prediction"] for row in rows}
     known = read_scores(output, chosen, scorer, predictions)
     unknown = [row for row in rows if row["id"] not in known]
@@ -308,6 +307,13 @@ def summarise_scores(scores: Sequence[Sequence[Scores]], groups: Sequence[object
         at = [[parts[place][name] for parts in scores if place < len(parts)] for place in range(longest)]
         by_position[name] = [[sum(values) / len(values), len(values)] for values in at]
     return {"num_scored": len(scores), "means": means, "by_position": by_position}
+
+
+def _scorer(endpoint: ChatEndpoint, instrument: Instrument) -> dict[str, str]:
+    scorer = {"model": endpoint.model, "host": endpoint.host, "prompt": instrument.version}
+    if endpoint.body:  # by a fingerprint, since it may hold anything
+        scorer["body"] = fingerprint(json.dumps(endpoint.body, sort_keys=True))
+    return scorer
 
 
 def _check_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 # US dollars per million tokens, (input, output), as published when this was written. Other models: give a `Price`.
 KNOWN_PRICES = {"gpt-4o": (2.50, 10.00)}
+OPENAI_HOST = "api.openai.com"
 LONGEST_WAIT = 120.0  # seconds between two attempts
 LARGEST_REPLY = 4 * 2**20  # bytes; the longest replies of today's models take a tenth
 LARGEST_IMAGE = 2048  # pixels of the longer side; gpt-4o shrinks larger ones, too
@@ -194,8 +195,8 @@ class ChatEndpoint:
                 "OPENAI_API_KEY), or the address of a server of your own. Nothing else stands in for it."
             )
         endpoint = cls(base_url, model, (api_key or os.environ.get("OPENAI_API_KEY", "")).strip() or None, **options)
-        if endpoint.host == "api.openai.com" and not endpoint.api_key:
-            raise ValueError("api.openai.com answers nobody without a key. Set OPENAI_API_KEY, or ask another server.")
+        if endpoint.host == OPENAI_HOST and not endpoint.api_key:
+            raise ValueError(f"{OPENAI_HOST} answers nobody without a key. Set OPENAI_API_KEY, or ask another server.")
         return endpoint
 
     @property
@@ -268,6 +269,9 @@ class ChatEndpoint:
             return _run(self._post(openai, body), self.timeout)
         except TimeoutError:
             raise AttemptFailed(f"TimeoutError: no whole reply in {self.timeout:g} seconds", tokens=charged) from None
+        except UnicodeEncodeError:
+            reason = "the request holds half of a surrogate pair, which is no character"
+            raise AttemptFailed(reason, is_worth_retrying=False) from None
         except _Unfit as error:
             raise AttemptFailed(str(error), is_worth_retrying=False, tokens=charged) from None
         except openai.APIStatusError as error:
@@ -304,10 +308,15 @@ class ChatEndpoint:
             answer = await client.chat.completions.with_raw_response.create(
                 model=model,
                 messages=messages,
-                extra_headers={} if self.api_key else {"Authorization": openai.Omit()},
+                extra_headers=dict.fromkeys(self._omitted_headers(), openai.Omit()),
                 extra_body=rest,
             )
             return answer.http_response.content.decode("utf-8", "replace")
+
+    def _omitted_headers(self) -> list[str]:
+        """What `openai` would take from the environment, though it is not meant for this server."""
+        names = [] if self.api_key else ["Authorization"]
+        return names if self.host == OPENAI_HOST else [*names, "OpenAI-Organization", "OpenAI-Project"]
 
     def _status_failure(self, error: Any) -> Exception:
         """What to make of an answer with an HTTP status other than success."""

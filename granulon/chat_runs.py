@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -83,7 +83,7 @@ def ask_each(
     """
     counts, in_a_row = Counts(), 0
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a", encoding="utf-8") as file, tqdm(items, desc=name, unit=unit, disable=None) as bar:
+    with _appending(output) as file, tqdm(items, desc=name, unit=unit, disable=None) as bar:
         for item in bar:
             try:
                 line = recall(item)
@@ -91,7 +91,7 @@ def ask_each(
                     line = ask(item)
                     in_a_row = 0
             except AttemptFailed as failure:
-                with failed_path(output).open("a", encoding="utf-8") as failures:
+                with _appending(failed_path(output)) as failures:
                     _append(failures, describe(item) | {"reason": str(failure)})
                 counts.failed += 1
                 counts.malformed += isinstance(failure, MalformedReply)
@@ -108,7 +108,7 @@ def ask_each(
 
 def fingerprint(text: str) -> str:
     """A short name of a text, such as a prompt, saved with what came of it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def failed_path(output: Path) -> Path:
@@ -148,6 +148,11 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             raise ValueError(f"{path}, line {number}: this is not UTF-8 ({error}). Save the file as UTF-8.") from error
         if line.strip():
             yield number, line
+
+
+def _appending(path: Path) -> TextIO:
+    """What UTF-8 cannot hold, halves of surrogate pairs, is written as JSON escapes them."""
+    return path.open("a", encoding="utf-8", errors="backslashreplace")
 
 
 def _append(file: Any, record: dict[str, Any]) -> None:

@@ -126,9 +126,10 @@ def test_a_reply_and_its_usage(server: ChatServer, endpoint: ChatEndpoint):
 
 
 def test_without_a_key_that_of_the_environment_goes_nowhere(server: ChatServer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, KEY)
     ChatEndpoint(server.base_url, "m").complete(MESSAGES)
-    assert "Authorization" not in server.headers[0]
+    assert "Authorization" not in server.headers[0] and KEY not in str(server.headers[0])
 
 
 def test_structured_output_and_images_are_asked_for(server: ChatServer, endpoint: ChatEndpoint):

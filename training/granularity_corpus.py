@@ -79,6 +79,8 @@ def parse_example(line: str, num_steps: int | None = None) -> GranularityExample
             f"this is not JSON ({error.msg} at column {error.colno}): {_shorten(line)}. Each line is one object "
             'such as {"question": "What colour is the cup?", "weights": [0.05, 0.1, 0.8, 0.05]}.'
         ) from error
+    except RecursionError:
+        raise ValueError(f"this is nested too deeply to be read: {_shorten(line)}.") from None
     if not isinstance(record, dict):
         raise ValueError(f"a line holds one JSON object, but got a {type(record).__name__}: {_shorten(line)}.")
     missing = [key for key in ("question", "weights") if key not in record]

@@ -191,7 +191,10 @@ def test_results_of_others_do_not_mix(server: ChatServer, judge, endpoint: ChatE
     endpoint.model = "other"
     with pytest.raises(ValueError, match="this was judged by .*'m'"):
         judge("one")
-    endpoint.model = "m"
+    endpoint.model, endpoint.body = "m", {"temperature": 1}
+    with pytest.raises(ValueError, match="this was judged by"):
+        judge("one")
+    endpoint.body = {}
     path = tmp_path / "judged.jsonl"
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(ValueError, match="line 2: the id 'row-0' .* appears twice"):

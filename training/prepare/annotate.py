@@ -214,7 +214,8 @@ def read_done(path: Path, num_levels: int, model: str, prompt_id: str) -> set[st
     for number, line in whole_lines(path):
         try:
             done.add(parse_example(line, num_levels).question)
-            origin = json.loads(line).get("model"), json.loads(line).get("prompt")
+            record = read_json(line)
+            origin = record.get("model"), record.get("prompt")
             if origin != (model, prompt_id):
                 raise ValueError(
                     f"this was annotated by {origin[0]!r} with prompt {origin[1]!r}, but this run uses {model!r} with "

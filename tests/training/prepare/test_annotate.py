@@ -334,6 +334,21 @@ def test_broken_input_is_explained(server, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_output_that_is_nested_too_deeply_is_explained(run, tmp_path, capsys):
+    (tmp_path / "out.jsonl").write_text("[" * 100_000 + "\n")
+    assert run("What?") == 2
+    assert "out.jsonl, line 1: this is nested too deeply" in capsys.readouterr().err
+
+
+def test_half_of_a_surrogate_pair_fails_alone(server, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text('{"question": "\\ud800?"}\n{"question": "What?"}\n')
+    words = [str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), "--base-url", server.base_url, "--no-cache"]
+    assert main(["annotate", *words, "--yes"]) == 1
+    assert [record["question"] for record in lines_of(tmp_path / "out.jsonl")] == ["What?"]
+    (failure,) = lines_of(tmp_path / "out.failed.jsonl")
+    assert failure["question"] == "\ud800?" and "surrogate" in failure["reason"]
+
+
 def test_parsing_orders_by_level_name():
     reply = json.dumps(dict(reversed(WEIGHTS.items())))
     assert parse_reply(reply, NAMES) == pytest.approx((0.1, 0.2, 0.6, 0.1))
