@@ -453,6 +453,7 @@ def _run(work: Coroutine[Any, Any, T], timeout: float) -> T:
 def _import_openai() -> ModuleType:
     try:
         import openai
+        import openai.resources.chat.completions  # loaded when first used, which would be within a deadline
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"Asking a chat model needs {error.name}. Run `pip install 'granulon[chat]'`.", name=error.name
