@@ -13,10 +13,15 @@ from transformers import (
     StoppingCriteriaList,
 )
 from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_granulon import GranulonConfig
 from .granularity_granulon import GranularityChoice
 from .slots_granulon import flush, level_indices, run_starts
+
+
+# what the library calls the key/value cache: transformers 5.24 renamed it
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__annotations__ else "past_key_values"
 
 
 class _PromptStreamer(BaseStreamer):
@@ -57,7 +62,7 @@ class _Draft:
         if self._is_visual is not None and attention_mask is not None:
             attention_mask = attention_mask.clone()
             attention_mask[:, : self._is_visual.shape[1]] *= ~self._is_visual.to(attention_mask.device)
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         num_cached = 0 if cache is None else cache.get_seq_length()
         if self._embeds is not None and num_cached < self._embeds.shape[1]:  # a rejected draft may cut into the prompt
             kwargs["draft_embeds"] = self._embeds[:, num_cached:]
@@ -128,6 +133,9 @@ class GranulonGenerationMixin(GenerationMixin):
             ]
             return next((value for value in values if value is not None), None)
 
+        for name in ("past_key_values", "cache"):
+            if kwargs.get(name) is not None:
+                kwargs[CACHE] = kwargs.pop(name)
         granularity = kwargs.pop("granularity", None)
         pixel_values = kwargs.pop("pixel_values", None)
         if input_ids is None or not bool(self.model.is_visual(input_ids).any()):
@@ -153,7 +161,7 @@ class GranulonGenerationMixin(GenerationMixin):
             indices = level_indices(granularity, self.config.level_names, len(prompt))
             granularity = torch.tensor(indices, device=device)
         choice = self.model.choose_granularity(prompt, mask, granularity)
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         num_cached = cache.get_seq_length() if cache is not None else 0
         decision = {"granularity": choice.granularity, "granularity_logits": choice.logits}
         decision["prompt_embeds"], keep = self._embed_prompt(prompt, mask.bool(), pixel_values, choice, num_cached)
@@ -173,21 +181,29 @@ class GranulonGenerationMixin(GenerationMixin):
             outputs = super().generate(prompt, attention_mask=keep.long(), **decision, **kwargs)
             return self._with_granularity(outputs, choice, num_rows=len(prompt))
 
-        order = flush(keep, "right")
+        if streamer is not None:
+            kwargs["streamer"] = _PromptStreamer(streamer, input_ids.cpu())
+        return self._generate_shortened(prompt, keep, decision, setting, kwargs).to(input_ids.device)
+
+    def _generate_shortened(
+        self, prompt: torch.Tensor, keep: torch.Tensor, decision: dict[str, Any], setting: Any, kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Generate from the tokens of the prompt that count, and put the caller's own prompt in front again."""
+        order = flush(keep, "right")  # (batch_size, longest)
         length, mask = order.shape[1], keep.gather(1, order)
         embeds = decision["prompt_embeds"]
-        decision["prompt_embeds"] = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
+        embeds = embeds.gather(1, order.unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
         shortened = torch.where(mask, prompt.gather(1, order), self._padding_id(setting))
         dropped = prompt.shape[1] - length
         if setting("max_new_tokens") is None and setting("max_length") is not None:  # counts the prompt
             kwargs["max_length"] = setting("max_length") - dropped
         if setting("min_new_tokens") is None and setting("min_length"):
             kwargs["min_length"] = max(0, setting("min_length") - dropped)
-        if streamer is not None:
-            kwargs["streamer"] = _PromptStreamer(streamer, input_ids.cpu())
-        sequences = super().generate(shortened, attention_mask=mask.long(), **decision, **kwargs)
+        sequences = super().generate(
+            shortened, attention_mask=mask.long(), **{**decision, "prompt_embeds": embeds}, **kwargs
+        )
         prompts = prompt.repeat_interleave(len(sequences) // len(prompt), dim=0)
-        return torch.cat([prompts, sequences[:, length:]], dim=1).to(input_ids.device)
+        return torch.cat([prompts, sequences[:, length:]], dim=1)
 
     def _embed_prompt(
         self,

@@ -23,7 +23,7 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from .adata_granulon import AdaptiveTokenAggregation, AggregationOutput, IdentityLinear, pool_tokens
 from .configuration_granulon import GranulonConfig
 from .encoders_granulon import accept_saved_names, encoder_of, last_attention, record_last_attention
-from .generation_granulon import GranulonGenerationMixin
+from .generation_granulon import CACHE, GranulonGenerationMixin
 from .granularity_granulon import GranularityChoice, GranularityController, question_mask, straight_through
 from .slots_granulon import OPEN, Slots, fill_slots, flush, locate_slots, slot_counts, slots_to_write
 
@@ -122,7 +122,7 @@ class GranulonPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities: Any = ("image", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE]
     _keep_in_fp32_modules_strict = {"granularity_controller"}
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -338,8 +338,8 @@ class GranulonModel(GranulonPreTrainedModel):
             config=language_model.config,
             inputs_embeds=hidden_states,
             attention_mask=None,
-            past_key_values=None,
             position_ids=position_ids,
+            **{CACHE: None},  # type: ignore[arg-type]
         )
         hidden_states = language_model.layers[0](  # E1
             hidden_states,
@@ -499,6 +499,7 @@ class GranulonModel(GranulonPreTrainedModel):
         granularity: torch.Tensor | None = None,
         granularity_logits: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GranulonModelOutputWithPast:
         """
@@ -507,6 +508,7 @@ class GranulonModel(GranulonPreTrainedModel):
                 slots.
             attention_mask: `(batch_size, num_tokens)`, or what `generate` made of it for a static cache.
             granularity: `(batch_size,)`, a level for each row, -1 for the controller's choice (the default).
+            past_key_values, cache: the same thing, which transformers 5.24 renamed.
             granularity_logits, prompt_embeds: what `generate` decided and computed before the first step. The latter,
                 `(batch_size, num_prompt_tokens, hidden_size)`, is in place of the first embeddings.
 
@@ -535,13 +537,14 @@ class GranulonModel(GranulonPreTrainedModel):
         if position_ids is None and mask is not None:
             position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -inputs_embeds.shape[1] :]
 
-        outputs = self._run_language_model(inputs_embeds, attention_mask, position_ids, past_key_values, slots, kwargs)
+        cache = past_key_values if cache is None else cache
+        outputs = self._run_language_model(inputs_embeds, attention_mask, position_ids, cache, slots, kwargs)
         if granularity_logits is None:  # no image: no level
             granularity = torch.full(inputs_embeds.shape[:1], OPEN, device=inputs_embeds.device)
             granularity_logits = torch.zeros(len(granularity), len(self.config.levels), device=inputs_embeds.device)
         return GranulonModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             granularity=granularity,
@@ -573,7 +576,7 @@ class GranulonModel(GranulonPreTrainedModel):
         inputs_embeds: torch.Tensor,
         attention_mask: Any,
         position_ids: torch.Tensor | None,
-        past_key_values: Cache | None,
+        cache: Cache | None,
         slots: Slots | None,
         kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -584,14 +587,14 @@ class GranulonModel(GranulonPreTrainedModel):
         is_watched = any(kwargs.get(name) for name in ("use_cache", "output_hidden_states", "output_attentions"))
         is_free = self.training or kwargs.get("use_cache") is False
         is_compiling, order = torch.compiler.is_compiling(), None
-        if slots is not None and past_key_values is None and is_free and not (is_watched or is_compiling):
+        if slots is not None and cache is None and is_free and not (is_watched or is_compiling):
             order = flush(attention_mask.bool(), "left")
         if order is None or order.shape[1] == inputs_embeds.shape[1]:
             return self.language_model(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
+                **{CACHE: cache},
                 **kwargs,
             )
         rows = order.unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
@@ -695,6 +698,7 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
         granularity: torch.Tensor | None = None,
         granularity_logits: torch.Tensor | None = None,
         prompt_embeds: torch.Tensor | None = None,
+        cache: Cache | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GranulonCausalLMOutputWithPast:
@@ -710,7 +714,7 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            past_key_values=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             granularity=granularity,
             granularity_logits=granularity_logits,
@@ -726,7 +730,7 @@ class GranulonForConditionalGeneration(GranulonPreTrainedModel, GranulonGenerati
         return GranulonCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             granularity=outputs.granularity,
