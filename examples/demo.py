@@ -22,8 +22,8 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "nano"))  # the nano model's scenes and evaluation are scripts beside this one
 
-from measure import TEST_START, measure_all  # noqa: E402
-from scenes import GRANULARITIES, ask_packing, make_scene, paint, scene_questions  # noqa: E402
+from measure import measure_all  # noqa: E402
+from scenes import ask_packing  # noqa: E402
 
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline, set_seed  # noqa: E402
 from transformers.utils import logging  # noqa: E402
@@ -31,6 +31,7 @@ from transformers.utils import logging  # noqa: E402
 from granulon.chats import chat_inputs, question_chat  # noqa: E402
 from granulon.evaluation.answers import answer_questions  # noqa: E402
 from granulon.evaluation.intervals import bootstrap_interval  # noqa: E402
+from granulon.evaluation.scenes import GRANULARITIES, TEST_START, make_scene, paint, scene_questions  # noqa: E402
 from granulon.training.recipes import load_recipe, run_recipe  # noqa: E402
 
 

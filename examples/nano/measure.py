@@ -15,16 +15,13 @@ from pathlib import Path
 
 import torch
 from easy_vqa_data import granularity_of, read_split
-from scenes import make_scene, paint, scene_questions
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 import granulon  # noqa: F401  registers the Auto classes
 from granulon.evaluation.answers import answer_questions, as_table, question_only, summarise
-
-
-TEST_START = 50_000_000  # scenes that no step of training has drawn
+from granulon.evaluation.scenes import TEST_START, make_scene, paint, scene_questions
 
 
 def easy_vqa_rows(limit: int | None = None) -> list[dict]:

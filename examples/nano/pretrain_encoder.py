@@ -25,13 +25,14 @@ import torch
 from easy_vqa_data import COLOURS as EASY_COLOURS
 from easy_vqa_data import SHAPES, read_split, shape_and_colour
 from PIL import Image
-from scenes import COLOURS, NOUNS, PATCH, PLACES, SIZE, WITHOUT_TOP, make_scene, paint
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 from tqdm.auto import tqdm
 
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from granulon.evaluation.scenes import COLOURS, NOUNS, PATCH, PLACES, SIZE, WITHOUT_TOP, make_scene, paint
 
 
 GRID = SIZE // PATCH

@@ -31,7 +31,6 @@ from pretrain_encoder import (
     scene_targets,
     set_learning_rate,
 )
-from scenes import COUNT_WORDS, GRANULARITIES, NOUNS, make_scene, paint, plural, scene_questions
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -40,6 +39,7 @@ from tqdm.auto import tqdm
 from transformers import DINOv3ViTModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from granulon import GranulonForConditionalGeneration
+from granulon.evaluation.scenes import COUNT_WORDS, GRANULARITIES, NOUNS, make_scene, paint, plural, scene_questions
 from granulon.training.granularity_corpus import load_corpus
 
 

@@ -12,7 +12,9 @@ import random
 from pathlib import Path
 
 from easy_vqa_data import granularity_of, read_split
-from scenes import GRANULARITY_LABELS, scene_questions
+from scenes import GRANULARITY_LABELS
+
+from granulon.evaluation.scenes import scene_questions
 
 
 def main() -> None:

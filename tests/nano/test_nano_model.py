@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from measure import TEST_START, easy_vqa_rows, scene_rows
-from scenes import make_scene, paint
+from measure import easy_vqa_rows, scene_rows
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from granulon.evaluation.answers import answer_questions, as_table
+from granulon.evaluation.scenes import TEST_START, make_scene, paint
 
 
 DIRECTORY = Path(__file__).parents[2] / "examples" / "nano" / "granulon-nano"
