@@ -10,22 +10,12 @@ import random
 import shutil
 from pathlib import Path
 
-import easy_vqa
 from scenes import GRANULARITY_LABELS
 
-
-COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
-SHAPES = ("circle", "rectangle", "triangle")
+from granulon.evaluation.benchmarks.easy_vqa import ANSWERS, read_split
 
 
-def read_split(split: str) -> list[dict]:
-    """The questions of the official "train" or "test" split: `question`, `answer` and the `image` path of each."""
-    questions, answers, image_ids = getattr(easy_vqa, f"get_{split}_questions")()
-    paths = getattr(easy_vqa, f"get_{split}_image_paths")()
-    return [
-        {"question": question, "answer": answer, "image": paths[image_id]}
-        for question, answer, image_id in zip(questions, answers, image_ids, strict=True)
-    ]
+COLOURS, SHAPES = ANSWERS["colour"], ANSWERS["shape"]
 
 
 def shape_and_colour(rows: list[dict]) -> dict[str, tuple[int, int]]:
