@@ -72,12 +72,17 @@ def _image(row: dict[str, Any]) -> Any:
     return paint(make_scene(row["split"], row["index"]))[0]
 
 
-def _question_only(items: Sequence[Item]) -> list[str]:
-    from granulon.evaluation.answers import question_only
+@cache
+def _training() -> list[dict[str, str]]:
     from granulon.evaluation.scenes import scene_questions
 
-    training = [row for index in range(NUM_TRAINING_SCENES) for row in scene_questions("train", index)]
-    return question_only([{"question": item.prompt, "kind": item.cuts["kind"]} for item in items], training)
+    return [row for index in range(NUM_TRAINING_SCENES) for row in scene_questions("train", index)]
+
+
+def _question_only(items: Sequence[Item]) -> list[str]:
+    from granulon.evaluation.answers import question_only
+
+    return question_only([{"question": item.prompt, "kind": item.cuts["kind"]} for item in items], _training())
 
 
 BENCHMARKS = [
