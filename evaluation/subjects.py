@@ -44,8 +44,10 @@ class Subject:
                 "Name an image-text-to-text model with its processor."
             )
         self.model, self.processor, self.name, self.revision = model.eval(), processor, name, revision
-        if getattr(processor, "tokenizer", None) is not None:
-            processor.tokenizer.padding_side = "left"
+        if (tokenizer := getattr(processor, "tokenizer", None)) is not None:
+            tokenizer.padding_side = "left"
+            if tokenizer.pad_token is None:  # any will do, since it is masked
+                tokenizer.pad_token = tokenizer.eos_token
         is_granulon = model.config.model_type == "granulon"
         self.level_names: tuple[str, ...] = tuple(model.config.level_names) if is_granulon else ()
 
