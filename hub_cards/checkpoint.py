@@ -116,8 +116,9 @@ def check_log(run: dict[str, Any], source: Any = TRAINING_LOG) -> dict[str, Any]
 
 
 def write_log(directory: str | Path, run: dict[str, Any]) -> None:
+    """Write `granulon_training.json`, whole or not at all; what JSON does not know is written as text."""
     with new_file(Path(directory) / TRAINING_LOG) as file:
-        json.dump(run, file, indent=1)
+        json.dump(run, file, indent=1, default=str)
 
 
 # ---------------------------------------------------------------------- which part came from where

@@ -39,6 +39,8 @@ from accelerate import PartialState
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from granulon.hub_cards.checkpoint import TRAINING_LOG
+
 from .config import GranulonSFTConfig
 from .data import TrainingData, combine, load_training_data, split_by_image
 from .fields import check_keys, one_of, typed
@@ -438,10 +440,8 @@ def _build_trainer(recipe: Recipe, arguments: GranulonSFTConfig) -> tuple[Any, T
 
 def _is_result(final: Path, step: int) -> bool:
     """Whether `final` was written after this optimizer step."""
-    from .trainer import PROVENANCE_FILE
-
     try:
-        return json.loads((final / PROVENANCE_FILE).read_text())["step"] == step
+        return json.loads((final / TRAINING_LOG).read_text())["step"] == step
     except (OSError, ValueError, KeyError):
         return False
 

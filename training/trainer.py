@@ -32,6 +32,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, Train
 from transformers.utils.hub import PushInProgress
 
 from granulon.hub_cards import plan_push, push_directory, push_in_background, write_card
+from granulon.hub_cards.checkpoint import write_log
 
 from .adapters import base_fingerprint
 from .callbacks import ProgressReport
@@ -47,7 +48,6 @@ from .stages import base_of, component_of, count_parameters, format_counts, set_
 logger = logging.getLogger(__name__)
 
 QUEUE_FILE = "contribution_queue.safetensors"
-PROVENANCE_FILE = "granulon_training.json"
 
 
 class GranulonSFTTrainer(SFTTrainer):
@@ -417,7 +417,7 @@ class GranulonSFTTrainer(SFTTrainer):
                 stack.enter_context(explain_full_disk(directory, "The directory is incomplete."))
             super()._save(output_dir, state_dict)
             if self.args.should_save:
-                (directory / PROVENANCE_FILE).write_text(json.dumps(self.describe_run(), indent=1, default=str))
+                write_log(directory, self.describe_run())
                 write_card(directory, self.hub_model_id, title=Path(str(self.args.output_dir)).name)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
