@@ -104,6 +104,11 @@ class _Runs(NamedTuple):
     rank: torch.Tensor  # place in its run, from 1 at the right end; 0 outside
 
 
+def visual_mask(input_ids: torch.Tensor, slot_token_ids: tuple[int, int]) -> torch.Tensor:
+    """The mask of visual tokens, bool, of the shape of `input_ids`: True at `<image>` and `<semantic>` slots."""
+    return input_ids.eq(slot_token_ids[0]) | input_ids.eq(slot_token_ids[1])
+
+
 def run_starts(flags: torch.Tensor) -> torch.Tensor:
     """`(batch_size, num_tokens)` bool: the first True of each run of consecutive Trues."""
     return flags & ~nn.functional.pad(flags, (1, 0))[:, :-1]
@@ -148,11 +153,11 @@ def locate_slots(
     image_index = images_until[:, None] - starts.sum(1, keepdim=True) + starts.cumsum(1) - 1
     rank = torch.where(semantic.is_slot, semantic.rank, pixel.rank)
     used = torch.where(semantic.is_slot, slots_per_image[:, 1:], slots_per_image[:, :1])
-    is_visual = pixel.is_slot | semantic.is_slot
+    visual = pixel.is_slot | semantic.is_slot
     images = torch.arange(num_images, device=input_ids.device)
     return Slots(
-        is_visual,
-        is_visual & (rank <= used),
+        visual,
+        visual & (rank <= used),
         image_index.clamp(0, max(0, num_images - 1)),
         torch.where(semantic.is_slot, num_patches, 0) + (used - rank).clamp_min(0),
         torch.searchsorted(images_until, images, right=True).clamp_max(len(input_ids) - 1),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .configuration_granulon import GranulonConfig
-from .slots_granulon import run_starts
+from .slots_granulon import run_starts, visual_mask
 
 
 class GranularityChoice(NamedTuple):
@@ -127,11 +127,10 @@ def find_question(
 
 def question_mask(config: GranulonConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """`find_question` with a model's own tokens."""
-    is_visual = input_ids.eq(config.image_token_id) | input_ids.eq(config.semantic_token_id)
     return find_question(
         input_ids,
         attention_mask,
-        is_visual,
+        visual_mask(input_ids, (config.image_token_id, config.semantic_token_id)),
         config.turn_end_token_ids or [],
         config.assistant_start_token_ids or [],
         config.text_config.bos_token_id,

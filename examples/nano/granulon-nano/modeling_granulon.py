@@ -25,7 +25,16 @@ from .configuration_granulon import GranulonConfig
 from .encoders_granulon import accept_saved_names, encoder_of, last_attention, record_last_attention
 from .generation_granulon import CACHE, GranulonGenerationMixin
 from .granularity_granulon import GranularityChoice, GranularityController, question_mask, straight_through
-from .slots_granulon import OPEN, Slots, fill_slots, flush, locate_slots, slot_counts, slots_to_write
+from .slots_granulon import (
+    OPEN,
+    Slots,
+    fill_slots,
+    flush,
+    locate_slots,
+    slot_counts,
+    slots_to_write,
+    visual_mask,
+)
 
 
 @dataclass
@@ -140,14 +149,15 @@ class GranulonPreTrainedModel(PreTrainedModel):
 
     def post_init(self):
         super().post_init()
-        self._keep_in_fp32_modules |= self._unquantised_names()
-        for name in self._unquantised_names():
-            for module in self.get_submodule(name.replace("\\", "")).modules():
+        unquantised = self._unquantised()
+        self._keep_in_fp32_modules |= unquantised.keys()
+        for root in unquantised.values():
+            for module in root.modules():
                 module.qconfig = None  # type: ignore[assignment] # so that PyTorch's own quantiser leaves it alone, too
 
-    def _unquantised_names(self) -> set[str]:
+    def _unquantised(self) -> dict[str, nn.Module]:
         """
-        Names, escaped, of the modules that keep their precision whatever the quantiser: what joins the parts, and the
+        The modules, by name (escaped), that keep their precision whatever the quantiser: what joins the parts, and the
         encoder's last attention. transformers' quantisers leave alone what `_keep_in_fp32_modules` names.
         """
         core: Any = self.base_model
@@ -155,11 +165,11 @@ class GranulonPreTrainedModel(PreTrainedModel):
         kept = {child for name, child in core.named_children() if name not in ("vision_tower", "language_model")}
         kept |= {core._last_attention()}
         kept |= {tower.get_submodule(name) for name in encoder_of(tower.config.model_type).float_modules}
-        return {re.escape(name) for name, module in self.named_modules() if module in kept}
+        return {re.escape(name): module for name, module in self.named_modules() if module in kept}
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
         """As the library's, where `_keep_in_fp32_modules` also means fp32 in a model of fp16; for ours it does not."""
-        ours = self._unquantised_names() | self.base_model._unquantised_names()  # children's names are collected, too
+        ours = {*self._unquantised(), *self.base_model._unquantised()}  # the library collects children's names, too
         ours -= self._keep_in_fp32_modules_strict
         return {name: value for name, value in super()._get_dtype_plan(dtype).items() if name not in ours}
 
@@ -449,7 +459,7 @@ class GranulonModel(GranulonPreTrainedModel):
 
     def is_visual(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The mask of visual tokens: `(batch_size, num_tokens)` bool, True at `<image>` and `<semantic>` slots."""
-        return input_ids.eq(self.config.image_token_id) | input_ids.eq(self.config.semantic_token_id)
+        return visual_mask(input_ids, (self.config.image_token_id, self.config.semantic_token_id))
 
     def count_slots(self, granularity: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """`(batch_size, 2)`: `<image>` and `<semantic>` slots that each image of a row uses at the row's level."""
